@@ -1,0 +1,20 @@
+"""Learners that adapt online, without gradients, to a stream whose labels arrive late.
+
+`OnlineLearner` is loaded when it is first asked for: importing this package does not import torch.
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from memory_adapt.learner import OnlineLearner
+
+__version__ = "0.1.0"
+__all__ = ["OnlineLearner", "__version__"]
+
+
+def __getattr__(name: str) -> object:
+    if name == "OnlineLearner":
+        from memory_adapt.learner import OnlineLearner
+
+        return OnlineLearner
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,115 @@
+"""Configurations: plain frozen dataclasses, no torch, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+LabelInjection = Literal["first", "every", "lstm"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """What all online learners share."""
+
+    ways: int = 5
+    """label slots: the most classes in one stream"""
+    image_channels: int = 1
+    """1 for characters, 3 for colour"""
+    image_size: int = 28
+    """height and width in pixels"""
+    width: int = 64
+    """feature maps in each convolutional layer"""
+
+    def __post_init__(self) -> None:
+        for name in ("ways", "image_channels", "image_size", "width"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CLLSTMConfig(ModelConfig):
+    """CL+LSTM (thesis 2.3.3): ConvLSTM layers, an LSTM, a classifier."""
+
+    hidden: int = 400
+    """units of the LSTM"""
+    label_injection: LabelInjection = "every"
+    """where the previous label enters (Fig. 2.2): first ConvLSTM, every ConvLSTM (and the LSTM), or LSTM only"""
+    strides: tuple[int, ...] = (1, 1, 1, 1)
+    """stride of each layer's input convolution; one entry per layer"""
+    pools: tuple[bool, ...] = (True, True, True, True)
+    """2 x 2 max-pooling after each layer"""
+    skip: bool = True
+    """residual connection from layer 2 to layer 4 (A.2)"""
+    gate_norm: bool = False
+    """GroupNorm on the gates' input convolutions (not in the thesis; the CPU recipe needs it)"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LSTMConfig(ModelConfig):
+    """Conv-4 encoder, LSTM, classifier (Santoro et al. 2016)."""
+
+    hidden: int = 400
+    """units of the LSTM"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NTMConfig(ModelConfig):
+    """Conv-4 encoder, NTM with least-recently-used access (Santoro et al. 2016; thesis A.1.4)."""
+
+    hidden: int = 400
+    """units of the LSTM controller"""
+    slots: int = 120
+    """rows of the memory"""
+    slot_size: int = 40
+    """length of a row"""
+    heads: int = 4
+    """read heads (as many write heads)"""
+    usage_decay: float = 0.95
+    """decay of the usage weights"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class APLConfig(ModelConfig):
+    """Adaptive posterior learning (Ramalho & Garnelo 2019)."""
+
+    hidden: int = 400
+    """units of the LSTM decoder"""
+    neighbours: int = 5
+    """memories read for each image"""
+    slots: int = 64
+    """rows of the ring memory"""
+    surprise: float = 0.75
+    """write when the cross-entropy exceeds this times ln(ways)"""
+    delay: int = 1
+    """steps between an image and its label that the learner is told of"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OPNConfig(ModelConfig):
+    """Online prototypical network (Ren et al. 2021)."""
+
+    metric: Literal["euclidean", "cosine"] = "euclidean"
+    """distance to a prototype"""
+    delay: int = 1
+    """steps between an image and its label that the learner is told of"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CPMConfig(ModelConfig):
+    """Contextual prototypical memory (Ren et al. 2021)."""
+
+    hidden: int = 400
+    """units of the contextual LSTM"""
+    delay: int = 1
+    """steps between an image and its label that the learner is told of"""
+
+
+MODEL_CONFIGS: dict[str, type[ModelConfig]] = {
+    "cl-lstm": CLLSTMConfig,
+    "lstm": LSTMConfig,
+    "ntm": NTMConfig,
+    "apl": APLConfig,
+    "opn": OPNConfig,
+    "cpm": CPMConfig,
+}

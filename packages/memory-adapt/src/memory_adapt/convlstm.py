@@ -1,0 +1,185 @@
+"""Convolutional LSTM layer (thesis Eq. 2.1 to 2.5), run over whole sequences.
+
+Layers have no top-down feedback, so a stack may run layer by layer instead of step by step. That lets
+one convolution compute the input part of the gates for all steps at once, one convolution the gradient
+of the hidden weights, and leaves only `W_h * h_{t-1}` inside the time loop.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+
+class ConvLSTM(nn.Module):
+    """Sequence in, hidden states out; gates in the order input, forget, output, candidate.
+
+        i = sigmoid(W_ii * x + W_hi * h)      Eq. 2.1
+        f = sigmoid(W_if * x + W_hf * h)      Eq. 2.2
+        o = sigmoid(W_io * x + W_ho * h)      Eq. 2.3
+        c' = f c + i tanh(W_ig * x + W_hg * h)    Eq. 2.4
+        h' = o tanh(c')                       Eq. 2.5
+
+    plus a bias per gate, which the thesis leaves out of its notation. `gate_norm` normalises the input
+    part W_x * x + b (GroupNorm, one group per gate): not in the thesis.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        *,
+        kernel_size: int = 3,
+        stride: int = 1,
+        gate_norm: bool = False,
+        forget_bias: float = 1.0,
+    ) -> None:
+        super().__init__()
+        if kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size must be odd to keep the resolution, got {kernel_size}")
+        self.channels = channels
+        self.input_conv = nn.Conv2d(
+            in_channels, 4 * channels, kernel_size, stride=stride, padding=kernel_size // 2, bias=not gate_norm
+        )
+        self.hidden_conv = nn.Conv2d(
+            channels, 4 * channels, kernel_size, padding=kernel_size // 2, bias=False
+        )
+        self.norm = nn.GroupNorm(4, 4 * channels) if gate_norm else None
+        with torch.no_grad():
+            self.gate_bias.zero_()
+            self.gate_bias[channels : 2 * channels] = forget_bias
+
+    @property
+    def gate_bias(self) -> Float[Tensor, " gates"]:
+        """The bias of input, forget, output and candidate gates, wherever it lives."""
+        bias = self.input_conv.bias if self.norm is None else self.norm.bias
+        assert bias is not None
+        return bias
+
+    def input_gates(
+        self, inputs: Float[Tensor, "images in_channels height width"]
+    ) -> Float[Tensor, "images gates out_height out_width"]:
+        """The part of the gates that needs no state, for any number of images at once."""
+        gates = self.input_conv(inputs)
+        return gates if self.norm is None else self.norm(gates)
+
+    def forward(
+        self,
+        inputs: Float[Tensor, "time batch in_channels height width"],
+        state: tuple[Tensor, Tensor] | None = None,
+    ) -> tuple[Float[Tensor, "time batch channels out_height out_width"], tuple[Tensor, Tensor]]:
+        """Hidden states of all steps, and the last (hidden, cell). state None: zeros."""
+        time, batch = inputs.shape[:2]
+        flat = inputs.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        gates = self.input_gates(flat)  # (T B, 4 C, H, W)
+        stateless = state is None
+        if state is None:
+            zeros = gates.new_zeros(batch, self.channels, *gates.shape[2:])
+            state = (zeros, zeros.double() if zeros.dtype == torch.float64 else zeros.float())
+        weight = self.hidden_conv.weight.to(gates.dtype)
+        hidden, cell = _Recurrence.apply(gates, weight, state[0].to(gates.dtype), state[1], time, stateless)
+        return hidden.unflatten(0, (time, batch)), (hidden[-batch:], cell)
+
+
+def convlstm_step(
+    layer: ConvLSTM,
+    inputs: Float[Tensor, "batch in_channels height width"],
+    hidden: Float[Tensor, "batch channels out_height out_width"],
+    cell: Float[Tensor, "batch channels out_height out_width"],
+) -> tuple[Tensor, Tensor]:
+    """Eq. 2.1 to 2.5 as they are written, one step: the reference for `ConvLSTM.forward`."""
+    gates = layer.input_gates(inputs) + layer.hidden_conv(hidden)
+    i, f, o, g = gates.chunk(4, dim=1)
+    cell = f.sigmoid() * cell + i.sigmoid() * g.tanh()
+    return o.sigmoid() * cell.tanh(), cell
+
+
+class _Recurrence(torch.autograd.Function):
+    """The time loop of a ConvLSTM with a hand-written backward.
+
+    Saves the activated gates (in place of the input gates), cells and hidden states and nothing else;
+    in backward the gate gradients replace the gates. So a graph can be walked back only once.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, gates: Tensor, weight: Tensor, hidden: Tensor, cell: Tensor, time: int, stateless: bool
+    ) -> tuple[Tensor, Tensor]:
+        # gates (T B, 4 C, H, W) is overwritten: nothing upstream needs it (convolution and GroupNorm
+        # keep their inputs, not their outputs).
+        batch, channels, height, width = hidden.shape
+        space = (channels, height, width)
+        hiddens = _channels_last(gates, (time + 1) * batch, *space)
+        cells = _channels_last(cell, (time + 1) * batch, *space)
+        hiddens[:batch], cells[:batch] = hidden, cell
+        weight = weight.contiguous(memory_format=torch.channels_last)
+        padding = weight.shape[-1] // 2
+        gate, h, c = gates.split(batch), hiddens.split(batch), cells.split(batch)
+        for t in range(time):
+            if t > 0 or not stateless:  # a zero state adds nothing
+                gate[t].add_(F.conv2d(h[t], weight, padding=padding))
+            gate[t][:, : 3 * channels].sigmoid_()
+            gate[t][:, 3 * channels :].tanh_()
+            i, f, o, g = gate[t].split(channels, dim=1)
+            torch.mul(f, c[t], out=c[t + 1]).addcmul_(i, g)
+            h[t + 1].copy_(c[t + 1]).tanh_().mul_(o)
+        ctx.save_for_backward(weight)
+        # Not through save_for_backward: backward overwrites them.
+        ctx.buffers = (gates.detach(), hiddens, cells)
+        ctx.batch, ctx.time = batch, time
+        ctx.set_materialize_grads(False)
+        return hiddens[batch:], cells[-batch:].clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_hiddens: Tensor | None, grad_cell: Tensor | None) -> Any:
+        if ctx.buffers is None:
+            raise RuntimeError("a ConvLSTM's graph can be walked back only once (its buffers are reused)")
+        (weight,) = ctx.saved_tensors
+        gates, hiddens, cells = ctx.buffers
+        ctx.buffers = None
+        batch, time, channels = ctx.batch, ctx.time, hiddens.shape[1]
+        padding = weight.shape[-1] // 2
+        # The gradient of a same-size convolution is one with the kernel turned and channels swapped.
+        turned = weight.flip(2, 3).transpose(0, 1).contiguous(memory_format=torch.channels_last)
+        gate, c = gates.split(batch), cells.split(batch)
+        grad_h = grad_hiddens.split(batch) if grad_hiddens is not None else None
+        dc = torch.zeros_like(c[0]) if grad_cell is None else grad_cell.clone(memory_format=torch.channels_last)
+        dh: Tensor | None = None
+        for t in reversed(range(time)):
+            i, f, o, g = gate[t].split(channels, dim=1)
+            if grad_h is not None:
+                dh = grad_h[t] if dh is None else dh.add_(grad_h[t])
+            if dh is not None:
+                tanh_c = c[t + 1].tanh()
+                d_tanh = dh * o
+                dc.add_(d_tanh).addcmul_(d_tanh, tanh_c.square(), value=-1)  # dh o (1 - tanh^2 c)
+                d_o = tanh_c.mul_(dh).mul_(o)
+                o.mul_(-1).add_(1).mul_(d_o)
+            else:
+                o.zero_()
+            d_f = (dc * c[t]).mul_(f)
+            d_g = dc * i
+            d_i = d_g * g
+            dc.mul_(f)
+            f.mul_(-1).add_(1).mul_(d_f)
+            g.square_().mul_(-1).add_(1).mul_(d_g)
+            i.mul_(-1).add_(1).mul_(d_i)
+            if t > 0 or ctx.needs_input_grad[2]:
+                dh = F.conv2d(gate[t], turned, padding=padding)
+        grad_weight = None
+        if ctx.needs_input_grad[1]:
+            grad_weight = torch.ops.aten.convolution_backward(
+                gates, hiddens[:-batch], weight, None, [1, 1], [padding, padding], [1, 1], False, [0, 0], 1,
+                [False, True, False],
+            )[1]  # fmt: skip
+        return gates, grad_weight, dh if ctx.needs_input_grad[2] else None, dc, None, None
+
+
+def _channels_last(like: Tensor, *shape: int) -> Tensor:
+    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=torch.channels_last)

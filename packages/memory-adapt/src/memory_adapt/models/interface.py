@@ -1,0 +1,68 @@
+"""What every online learner is: a network with a state, fed an image and the previous label."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from memory_adapt.config import ModelConfig
+
+State = dict[str, Tensor]
+"""Everything a learner remembers of a stream: a flat dictionary of tensors, batch first."""
+
+
+class OnlineClassifier(nn.Module, ABC):
+    """Predicts the class of each image of a stream, then learns from the label that arrives later.
+
+    feedback: int64, the label that arrives with an image (that of an earlier one), -1 for null.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    @abstractmethod
+    def initial_state(self, batch: int) -> State:
+        """The state before the first image, on the parameters' device."""
+
+    @abstractmethod
+    def forward(
+        self,
+        images: Float[Tensor, "time batch channels height width"],
+        feedback: Int[Tensor, "time batch"],
+        state: State | None = None,
+    ) -> tuple[Float[Tensor, "time batch ways"], State]:
+        """Logits at every step, and the state after the last. state None: a new stream."""
+
+    def step(
+        self,
+        image: Float[Tensor, "batch channels height width"],
+        feedback: Int[Tensor, " batch"],
+        state: State,
+    ) -> tuple[Float[Tensor, "batch ways"], State]:
+        """One step of the stream: the same numbers as `forward` over the whole."""
+        logits, state = self(image.unsqueeze(0), feedback.unsqueeze(0), state)
+        return logits.squeeze(0), state
+
+    def episode_loss(
+        self,
+        images: Float[Tensor, "time batch channels height width"],
+        labels: Int[Tensor, "time batch"],
+        feedback: Int[Tensor, "time batch"],
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, "time batch ways"]]:
+        """Cross-entropy at every step (thesis 2.3.4), averaged over steps and streams, and the logits.
+
+        The thesis sums over the steps; the mean differs by the constant T, which Adam ignores.
+        """
+        logits, _ = self(images, feedback)
+        return F.cross_entropy(logits.flatten(0, 1), labels.flatten()), logits
+
+
+def encode_feedback(feedback: Int[Tensor, "*shape"], ways: int) -> Float[Tensor, "*shape ways"]:
+    """One-hot labels; null (-1) becomes all zeros (thesis 2.3.3, Label Encoding)."""
+    slots = torch.arange(ways, device=feedback.device)
+    return (feedback.unsqueeze(-1) == slots).to(torch.get_default_dtype())

@@ -1,0 +1,103 @@
+"""The one typed container that every image dataset becomes, and its class-disjoint splits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class ImageDataset:
+    """Images in memory, grouped by class.
+
+    images: uint8, `items channels height width`, 0..255 (characters: ink = 255).
+    targets: int64, the class of each item, 0..classes-1.
+    class_names: one name per class.
+    skipped: (path or row, reason) of every item that could not be read; nothing is dropped silently.
+    """
+
+    name: str
+    images: UInt8[Tensor, "items channels height width"]
+    targets: Int[Tensor, " items"]
+    class_names: tuple[str, ...]
+    split: str = "all"
+    skipped: tuple[tuple[str, str], ...] = ()
+    source: str = ""
+    _by_class: list[Tensor] = field(default_factory=list, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if len(self.images) != len(self.targets):
+            raise ValueError(f"{len(self.images)} images but {len(self.targets)} targets")
+        order = torch.argsort(self.targets, stable=True)
+        counts = torch.bincount(self.targets, minlength=self.classes)
+        self._by_class.extend(order.split(counts.tolist()))
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    @property
+    def classes(self) -> int:
+        return len(self.class_names)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height, width."""
+        channels, height, width = self.images.shape[1:]
+        return channels, height, width
+
+    def items_of(self, target: int) -> Int[Tensor, " n"]:
+        """Indices of the items of one class, in their stored order."""
+        return self._by_class[target]
+
+    def select_classes(self, classes: Sequence[int], split: str = "all") -> ImageDataset:
+        """A dataset with only these classes, renumbered 0.. in the given order."""
+        items = [self.items_of(c) for c in classes]
+        targets = torch.cat([torch.full_like(index, new) for new, index in enumerate(items)])
+        return ImageDataset(
+            name=self.name,
+            images=self.images[torch.cat(items)],
+            targets=targets,
+            class_names=tuple(self.class_names[c] for c in classes),
+            split=split,
+            source=self.source,
+        )
+
+
+def with_rotations(dataset: ImageDataset) -> ImageDataset:
+    """Four times the classes: each class turned by 0, 90, 180, 270 degrees is a class of its own.
+
+    Vinyals et al. 2016; thesis A.1.1. Applied after the split, so that all turns of a character stay
+    on its side. Class r * classes + c is class c turned r times.
+    """
+    turned = [torch.rot90(dataset.images, r, dims=(2, 3)) for r in range(4)]
+    targets = [dataset.targets + r * dataset.classes for r in range(4)]
+    names = [f"{name}@{90 * r}" for r in range(4) for name in dataset.class_names]
+    return ImageDataset(
+        name=dataset.name,
+        images=torch.cat(turned),
+        targets=torch.cat(targets),
+        class_names=tuple(names),
+        split=dataset.split,
+        skipped=dataset.skipped,
+        source=dataset.source,
+    )
+
+
+def as_float(images: UInt8[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """uint8 0..255 to float32 0..1."""
+    return images.to(torch.float32).div_(255)
+
+
+def resolve_data_root(data_root: str | Path | None) -> Path | None:
+    """The folder with packed datasets: the argument, else the environment variable PRIORS_DATA, else None."""
+    import os
+
+    root = data_root or os.environ.get("PRIORS_DATA")
+    return Path(root) if root else None

@@ -21,6 +21,7 @@ only check packages that are not imported yet.
 import os
 from collections.abc import Generator
 from pathlib import Path
+from typing import no_type_check
 
 import pytest
 
@@ -45,6 +46,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("reference")
 
 
+@no_type_check  # jaxtyping's check hides from pytest that this is a generator function
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """Hide the reference folders from a test that is not marked."""
@@ -64,6 +66,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         _folder("PRIORS_DATA")
 
 
+@no_type_check  # jaxtyping's check hides from pytest that this is a generator function
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]

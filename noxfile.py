@@ -1,7 +1,8 @@
-"""The one list of checks; README and .ci/run call it: `uv run nox -s tests lint types isolated`."""
+"""The one list of checks; the README and .ci/run call it."""
 
 import re
 import shutil
+import tempfile
 from pathlib import Path
 
 import nox
@@ -55,31 +56,29 @@ def isolated(session: nox.Session, package: str) -> None:
     """Install one wheel alone, with only the other wheels beside it, and test it from outside."""
     module = package.replace("-", "_")
     (wheel,) = (ROOT / "dist").glob(f"{module}-*.whl")
-    session.install("--constraint", str(CONSTRAINTS), "--find-links", str(ROOT / "dist"), str(wheel))
+    # The version stays while the code changes: no wheel of ours may come from uv's cache.
+    fresh = [f"--refresh-package={name}" for name in PACKAGES]
+    beside = ["--find-links", str(ROOT / "dist")]
+    session.install("--constraint", str(CONSTRAINTS), *beside, *fresh, str(wheel))
     session.run("uv", "pip", "check")
 
-    outside = Path(session.create_tmp())
-    session.chdir(outside)
-    session.run("python", "-c", f"import {module}; print({module}.__version__, {module}.__file__)")
-    # Before pytest and its plugins come in: what a user's environment holds is enough to start.
-    for script in _scripts(package):
-        session.run(script, "--help", silent=True)
+    with tempfile.TemporaryDirectory() as outside, session.chdir(outside):
+        session.run("python", "-c", f"import {module} as m; print(m.__version__, m.__file__)")
+        # Before pytest comes in: what a user's environment holds is enough to start.
+        for script in _scripts(package):
+            session.run(script, "--help", silent=True)
 
-    session.install("--constraint", str(CONSTRAINTS), "beartype", "hypothesis", "pytest")
-    shutil.rmtree(outside / "tests", ignore_errors=True)
-    shutil.copytree(PACKAGES[package] / "tests", outside / "tests")
-    session.run(
-        "pytest",
-        "tests",
-        "--rootdir=.",
-        "--import-mode=importlib",
-        f"--jaxtyping-packages=priors_shared,{module},beartype.beartype",
-        "-m",
-        "not reference",
-        "-p",
-        "no:cacheprovider",
-        *session.posargs,
-    )
+        session.install("--constraint", str(CONSTRAINTS), "beartype", "hypothesis", "pytest")
+        shutil.copytree(PACKAGES[package] / "tests", Path(outside, "tests"))
+        session.run(
+            "pytest",
+            "tests",
+            "--import-mode=importlib",
+            "--strict-markers",
+            f"--jaxtyping-packages=priors_shared,{module},beartype.beartype",
+            *("-m", "not reference"),
+            *session.posargs,
+        )
 
 
 @nox.session(venv_backend="none", default=False)

@@ -1,8 +1,8 @@
 """LSTM on a Conv-4 encoder, fed the previous label (Santoro et al. 2016, Section 4; thesis A.1.4).
 
-Known deviations: chrono initialisation (Tallec & Ollivier 2018) of the input and forget gates, because
-the default forgets within a few steps what must last a whole stream; a convolutional encoder in place of
-raw pixels (as in the thesis); the encoder normalises by group, not by batch (see `encoder.py`).
+Known deviations: chrono initialisation (Tallec & Ollivier 2018) of the input and forget gates, as
+the default forgets within a few steps what must last a whole stream; a convolutional encoder in
+place of raw pixels (as in the thesis), which normalises by group, not by batch (see `encoder.py`).
 """
 
 from __future__ import annotations

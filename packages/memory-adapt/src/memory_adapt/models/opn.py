@@ -5,8 +5,9 @@
     unknown = (min_k |x - p_k|^2 - beta) / gamma
 
 Known deviations from the public code:
-- Slots without a sample are masked by their count, because our label slots are in random order (there:
-  by order of first appearance), and the minimum runs over seen slots only (there: empty slots compete).
+- Slots without a sample are masked by their count, because our label slots are in random order
+  (there: by order of first appearance); the minimum runs over seen slots only (there: empty slots
+  compete).
 - Nothing seen yet: uniform logits, and a certain "unknown".
 - Cosine: beta starts at -tau / 2, half of the range of -tau cos, not at 10.
 - The encoder normalises by group, not by batch (see `encoder.py`).
@@ -16,7 +17,7 @@ Known deviations from the public code:
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -25,14 +26,14 @@ from memory_adapt.models.encoder import Conv4
 from memory_adapt.models.interface import OnlineClassifier, State, encode_feedback
 
 MASKED = -1e4
-"""Logit of a slot without a sample: finite, so that no loss or gradient becomes NaN, also in float16."""
+"""Logit of a slot without a sample: finite, so that no loss or gradient becomes NaN."""
 
 
 class OPN(OnlineClassifier):
     """Online prototypical network.
 
-    state: "prototypes" (batch, ways, features), "counts" (batch, ways) samples behind each prototype,
-    "pending" (batch, delay, features) the images whose labels have not arrived, oldest first.
+    state: "prototypes" (batch, ways, features); "counts" (batch, ways), samples behind each;
+    "pending" (batch, delay, features), the images whose labels have not arrived, oldest first.
     """
 
     def __init__(self, config: OPNConfig) -> None:
@@ -75,7 +76,7 @@ class OPN(OnlineClassifier):
         feedback: Int[Tensor, "time batch"],
         state: State | None = None,
     ) -> tuple[Float[Tensor, "time batch ways"], Float[Tensor, "time batch"], State]:
-        """Logits of the slots, logit of "a class not seen before", and the state after the last step."""
+        """Logits of the slots, logit of "a class not seen before", and the last state."""
         if state is None:
             state = self.initial_state(features.shape[1])
         features = at_least_float32(features)
@@ -114,9 +115,9 @@ def running_prototypes(
     feedback: Int[Tensor, "time batch"],
     state: State,
 ) -> tuple[Float[Tensor, "time batch ways features"], Float[Tensor, "time batch ways"], State]:
-    """Prototypes and counts as they stand at each step, after that step's feedback, and the last state.
+    """Prototypes and counts at each step, after that step's feedback, and the last state.
 
-    The label that arrives at step t belongs to the image `delay` steps earlier: the oldest pending one.
+    The label that arrives at step t is that of the image `delay` steps earlier, the oldest pending.
     Null feedback (-1) changes nothing. Slots without a sample have prototype 0 and count 0.
     """
     time, ways = len(features), state["counts"].shape[-1]
@@ -137,11 +138,11 @@ def running_prototypes(
 
 def scores_from_distances(
     distance: Float[Tensor, "time batch ways"],
-    seen: Tensor,
+    seen: Bool[Tensor, "time batch ways"],
     beta: Tensor,
     gamma: Tensor,
 ) -> tuple[Float[Tensor, "time batch ways"], Float[Tensor, "time batch"]]:
-    """Logits of the slots and of "unknown"; seen (bool, time batch ways) marks slots with a sample."""
+    """Logits of the slots and of "unknown". seen: bool, the slots with a sample."""
     logits = (-distance).masked_fill(~seen, MASKED)
     nearest = distance.masked_fill(~seen, torch.inf).amin(-1)
     nothing_seen = ~seen.any(-1)

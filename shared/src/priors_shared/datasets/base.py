@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
+from priors_shared.errors import UserError
+
 SPLITS = ("train", "val", "test")
 
 
@@ -20,7 +22,7 @@ class ImageDataset:
     images: uint8, `items channels height width`, 0..255 (characters: ink = 255).
     targets: int64, the class of each item, 0..classes-1.
     class_names: one name per class.
-    skipped: (path or row, reason) of every item that could not be read; nothing is dropped silently.
+    skipped: (path or row, reason) of everything that could not be read; nothing goes silently.
     """
 
     name: str
@@ -30,20 +32,23 @@ class ImageDataset:
     split: str = "all"
     skipped: tuple[tuple[str, str], ...] = ()
     source: str = ""
-    _by_class: list[Tensor] = field(default_factory=list, repr=False, compare=False)
+    _by_class: tuple[Tensor, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if len(self.images) != len(self.targets):
             raise ValueError(f"{len(self.images)} images but {len(self.targets)} targets")
+        if len(self) and not 0 <= int(self.targets.min()) <= int(self.targets.max()) < self.classes:
+            raise ValueError(f"targets must lie in 0 .. {self.classes - 1}: one name per class")
         order = torch.argsort(self.targets, stable=True)
         counts = torch.bincount(self.targets, minlength=self.classes)
-        self._by_class.extend(order.split(counts.tolist()))
+        object.__setattr__(self, "_by_class", order.split(counts.tolist()))  # frozen
 
     def __len__(self) -> int:
         return len(self.targets)
 
     @property
     def classes(self) -> int:
+        """Number of classes."""
         return len(self.class_names)
 
     @property
@@ -66,15 +71,22 @@ class ImageDataset:
             targets=targets,
             class_names=tuple(self.class_names[c] for c in classes),
             split=split,
+            skipped=self.skipped,
             source=self.source,
         )
+
+
+def check_split(split: str, choices: Sequence[str] = (*SPLITS, "all")) -> None:
+    """Raise UserError unless `split` is one of the choices."""
+    if split not in choices:
+        raise UserError(f"unknown split {split!r}: choose {', '.join(choices)}")
 
 
 def with_rotations(dataset: ImageDataset) -> ImageDataset:
     """Four times the classes: each class turned by 0, 90, 180, 270 degrees is a class of its own.
 
-    Vinyals et al. 2016; thesis A.1.1. Applied after the split, so that all turns of a character stay
-    on its side. Class r * classes + c is class c turned r times.
+    Vinyals et al. 2016; thesis A.1.1. Applied after the split, so that all turns of a character
+    stay on its side. Class r * classes + c is class c turned r times.
     """
     turned = [torch.rot90(dataset.images, r, dims=(2, 3)) for r in range(4)]
     targets = [dataset.targets + r * dataset.classes for r in range(4)]
@@ -96,7 +108,7 @@ def as_float(images: UInt8[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
 
 
 def resolve_data_root(data_root: str | Path | None) -> Path | None:
-    """The folder with packed datasets: the argument, else the environment variable PRIORS_DATA, else None."""
+    """The folder of datasets: the argument, else the environment variable PRIORS_DATA or None."""
     import os
 
     root = data_root or os.environ.get("PRIORS_DATA")

@@ -1,0 +1,399 @@
+"""Glyphs: Omniglot-like characters drawn from the fonts that matplotlib ships; nothing to download.
+
+A class is a Unicode character. A drawing is that character in one of eight faces, thinned to its
+skeleton, bent by a random affine and elastic map and traced with a thin pen at 28 x 28. A
+character's random numbers and its split come from its own code point, so that another version of
+the fonts changes which characters there are, never how the others look or where they belong.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+import tempfile
+import unicodedata
+import zipfile
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, UInt8, UInt64
+from torch import Tensor
+
+from priors_shared.datasets.base import SPLITS, ImageDataset, check_split, with_rotations
+from priors_shared.errors import UserError
+
+if TYPE_CHECKING:
+    from PIL import ImageFont
+
+VERSION = 1  # of the drawing code; part of the cache's key
+SIDE = 28
+SUPER = 2  # drawn this much larger, then area-averaged, as Omniglot is reduced from 105 pixels
+CANVAS = SIDE * SUPER
+INK_ABOVE = 110  # of 255: a little below half keeps hairlines connected
+# Regular weights only: the skeleton of a bold letter grows spurs.
+FACES = (
+    "DejaVuSans.ttf",  # the reference face: it decides which characters look alike
+    "DejaVuSans-Oblique.ttf",
+    "DejaVuSansMono.ttf",
+    "DejaVuSansMono-Oblique.ttf",
+    "DejaVuSerif.ttf",
+    "DejaVuSerif-Italic.ttf",
+    "STIXGeneral.ttf",
+    "STIXGeneralItalic.ttf",
+)
+# Letters, numbers, punctuation, symbols; no marks, spaces, controls or private-use characters.
+CATEGORIES = "LNPS"
+SPLIT_SHARES = (0.64, 0.11, 0.25)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrawingStyle:
+    """How a character becomes drawings; the defaults match Omniglot's ink, extent and placement.
+
+    Lengths are in pixels of the 28 x 28 image; jitters are standard deviations.
+    """
+
+    drawings: int = 20
+    faces_at_least: int = 5
+    extent: float = 19.0  # longer side of the drawn character
+    size_jitter: float = 0.14  # of the logarithm, each axis on its own
+    angle: float = 6.0  # degrees
+    shear: float = 0.10
+    shift: float = 1.3
+    bend: float = 0.8  # displacement of each of `bend_knots` x `bend_knots` control points
+    bend_knots: int = 5
+    pen: float = 1.35  # gain on the traced stroke: higher is thicker
+    look_alike: float = 0.93  # cosine of blurred skeletons above which two characters are one
+    least_stroke: float = 9.0  # shorter skeletons (dots, dashes) are left out
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class _Glyphs:
+    code_points: np.ndarray  # (classes,) int64
+    images: np.ndarray  # (classes, drawings, 28, 28) uint8
+    new_turn: np.ndarray  # (classes, 4) bool: this quarter turn differs from the ones before it
+
+
+def load_glyphs(
+    split: str = "train",
+    data_root: str | Path | None = None,
+    rotations: bool = True,
+    *,
+    style: DrawingStyle | None = None,
+    cache: bool = True,
+) -> ImageDataset:
+    """Drawn Unicode characters at 28 x 28, one channel, ink = 255; 20 drawings per character.
+
+    split: "train", "val", "test" (64 / 11 / 25 % of the characters, by a hash of the code point of
+    the letter without its accents, so that e, é and ê stay together) or "all".
+    data_root: ignored; every loader takes it.
+    rotations: quarter turns become classes of their own, except turns of a symmetric character
+    (O, X, S) that draw the same thing again.
+    style: how the characters are drawn; the default is Omniglot-like.
+    cache: keep the drawings in `cache_folder()`. The result is the same without.
+    """
+    check_split(split)
+    style = style or DrawingStyle()
+    glyphs = _cached_glyphs(style) if cache else _draw_glyphs(style)
+    splits = np.array([split_of(int(code)) for code in glyphs.code_points])
+    keep = np.flatnonzero((splits == split) | (split == "all"))
+    if not len(keep):
+        raise UserError(f"this style leaves no glyphs in split {split!r}: lower faces_at_least")
+    dataset = ImageDataset(
+        name="glyphs",
+        images=torch.from_numpy(glyphs.images[keep].reshape(-1, 1, SIDE, SIDE)),
+        targets=torch.arange(len(keep)).repeat_interleave(style.drawings),
+        class_names=tuple(f"U+{code:04X}" for code in glyphs.code_points[keep]),
+        split=split,
+        source=f"characters of matplotlib's fonts, drawing version {VERSION}, seed {style.seed}",
+    )
+    if not rotations:
+        return dataset
+    distinct = np.flatnonzero(glyphs.new_turn[keep].T.ravel())  # class r * classes + c, as below
+    return with_rotations(dataset).select_classes(distinct.tolist(), split=split)
+
+
+def split_of(code_point: int) -> str:
+    """The split of a character: fixed by a hash of its base letter, whatever else is drawn."""
+    base = unicodedata.normalize("NFKD", chr(code_point)).casefold()[:1]
+    digest = hashlib.sha256(f"glyphs {base}".encode()).digest()
+    place = int.from_bytes(digest[:8], "big") / 2**64
+    return SPLITS[int(np.searchsorted(np.cumsum(SPLIT_SHARES)[:-1], place, side="right"))]
+
+
+def cache_folder() -> Path:
+    """Where drawn glyphs are kept: $PRIORS_CACHE, else the platform's place for caches."""
+    if chosen := os.environ.get("PRIORS_CACHE"):
+        return Path(chosen)
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "priors"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "priors"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "priors"
+
+
+def _cached_glyphs(style: DrawingStyle) -> _Glyphs:
+    """Drawn once per style and set of fonts. A cache that fails only costs the drawing again."""
+    path = cache_folder() / f"glyphs-{_digest(style)}.npz"
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return _Glyphs(stored["code_points"], stored["images"], stored["new_turn"])
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        glyphs = _draw_glyphs(style)
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Written beside and renamed: two processes that start together never read half a file.
+        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
+            temporary = Path(file.name)
+            np.savez_compressed(file, **vars(glyphs))
+        temporary.replace(path)
+    except OSError:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+    return glyphs
+
+
+def _digest(style: DrawingStyle) -> str:
+    import PIL
+
+    digest = hashlib.sha256(json.dumps([VERSION, asdict(style)]).encode())
+    digest.update(f"{unicodedata.unidata_version} {PIL.__version__}".encode())
+    for path in _font_files():
+        digest.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()[:16]
+
+
+def _font_files() -> list[Path]:
+    import matplotlib
+
+    folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
+    found = [folder / face for face in FACES if (folder / face).is_file()]
+    if not found or found[0].name != FACES[0]:
+        raise UserError(
+            f"matplotlib's font {FACES[0]} not found in {folder}: the glyphs are drawn with it; "
+            "reinstall matplotlib (pip install --force-reinstall matplotlib)"
+        )
+    return found
+
+
+def _draw_glyphs(style: DrawingStyle) -> _Glyphs:
+    """All glyphs, by code point: render, thin, leave out look-alikes, bend and trace."""
+    from matplotlib.ft2font import FT2Font
+
+    files = _font_files()
+    covered = [set(FT2Font(str(file)).get_charmap()) for file in files]
+    in_faces = Counter(code for face in covered for code in face)
+    candidates = np.array(
+        [
+            code
+            for code in sorted(covered[0])
+            if unicodedata.category(chr(code))[0] in CATEGORIES
+            and in_faces[code] >= style.faces_at_least
+        ]
+    )
+    owner, pictures = _render_face(files[0], candidates, style)
+    reference = thin(pictures)
+    kept, new_turn = _tell_apart(reference, style)
+    code_points = candidates[owner[kept]]
+
+    owners, skeletons = [np.arange(len(kept))], [reference[kept]]
+    for file, face in zip(files[1:], covered[1:], strict=True):
+        here = np.flatnonzero([code in face for code in code_points.tolist()])
+        owner, pictures = _render_face(file, code_points[here], style)
+        owners.append(here[owner])
+        skeletons.append(thin(pictures))
+    owner = np.concatenate(owners)
+    by_character = np.argsort(owner, kind="stable")
+    count = np.bincount(owner)
+    # A drawing's face: the character's faces in turn, so that each shows about equally often.
+    turn = np.arange(style.drawings) % count[:, None]
+    chosen = by_character[(np.cumsum(count) - count)[:, None] + turn]  # (classes, drawings)
+
+    strokes = torch.from_numpy(np.concatenate(skeletons))
+    jitter, basis = _jitter(code_points, style), _grid_basis(style)
+    images = np.empty((len(kept), style.drawings, SIDE, SIDE), np.uint8)
+    for start in range(0, len(kept), 16):  # a few megabytes at a time
+        part = slice(start, start + 16)
+        drawn = _trace(strokes[chosen[part].ravel()], jitter[part].flatten(0, 1), basis, style)
+        images[part] = drawn.numpy().reshape(-1, style.drawings, SIDE, SIDE)
+    return _Glyphs(code_points, images, new_turn)
+
+
+def _render_face(
+    file: Path, code_points: np.ndarray, style: DrawingStyle
+) -> tuple[np.ndarray, Bool[np.ndarray, "characters height width"]]:
+    """The characters in one face, scaled to `extent` and centred; blank ones are left out.
+
+    Returns the position in `code_points` of each picture, and the pictures.
+    """
+    from PIL import ImageFont
+
+    # BASIC layout: the other engine is not in every build of Pillow.
+    font = ImageFont.truetype(str(file), CANVAS, layout_engine=ImageFont.Layout.BASIC)
+    extent = round(style.extent * SUPER)
+    pictures = [_render(font, chr(code), extent) for code in code_points.tolist()]
+    owner = [place for place, picture in enumerate(pictures) if picture is not None]
+    visible = [picture for picture in pictures if picture is not None]
+    return np.array(owner, int), np.array(visible, bool).reshape(-1, CANVAS, CANVAS)
+
+
+def _render(
+    font: ImageFont.FreeTypeFont, character: str, extent: int
+) -> Bool[np.ndarray, "height width"] | None:
+    from PIL import Image, ImageDraw
+
+    full = Image.new("L", (4 * CANVAS, 3 * CANVAS))
+    ImageDraw.Draw(full).text((CANVAS, CANVAS // 2), character, fill=255, font=font)
+    if (box := full.getbbox()) is None:
+        return None
+    longer = max(box[2] - box[0], box[3] - box[1])
+    # Whole characters are scaled to one extent: small caps and capitals become look-alikes.
+    width = max(1, round((box[2] - box[0]) * extent / longer))
+    height = max(1, round((box[3] - box[1]) * extent / longer))
+    scaled = full.resize((width, height), Image.Resampling.BILINEAR, box=box)
+    picture = np.zeros((CANVAS, CANVAS), bool)
+    top, left = (CANVAS - height) // 2, (CANVAS - width) // 2
+    picture[top : top + height, left : left + width] = np.asarray(scaled) > INK_ABOVE
+    return picture
+
+
+def thin(ink: Bool[np.ndarray, "items height width"]) -> Bool[np.ndarray, "items height width"]:
+    """The one-pixel skeleton of each picture, connected as its ink is (Guo and Hall 1989, A1).
+
+    64 pictures share a machine word, so one bitwise operation works on all of them.
+    """
+    items, height, width = ink.shape
+    skeleton = np.empty_like(ink)
+    at_once = 64 * 8  # 8 words a pixel: the planes below stay in the processor's cache
+    for start in range(0, items, at_once):
+        part = ink[start : start + at_once].transpose(1, 2, 0)
+        padded = np.zeros((height + 2, width + 2, at_once), bool)
+        padded[1:-1, 1:-1, : part.shape[-1]] = part
+        words = np.packbits(padded, axis=-1).view(np.uint64)
+        while _peel(words, odd=True) | _peel(words, odd=False):
+            pass
+        bits = np.unpackbits(words.view(np.uint8), axis=-1)[1:-1, 1:-1, : part.shape[-1]]
+        skeleton[start : start + at_once] = bits.transpose(2, 0, 1)
+    return skeleton
+
+
+def _peel(p: UInt64[np.ndarray, "height width words"], odd: bool) -> bool:
+    """One sub-iteration, in place: removes border pixels that no connection needs. True if any."""
+    # Neighbours clockwise from north, named as in the paper.
+    p2, p3, p4, p5 = p[:-2, 1:-1], p[:-2, 2:], p[1:-1, 2:], p[2:, 2:]
+    p6, p7, p8, p9 = p[2:, 1:-1], p[2:, :-2], p[1:-1, :-2], p[:-2, :-2]
+    a = p3 | p4, p5 | p6, p7 | p8, p9 | p2
+    b = p2 | p3, p4 | p5, p6 | p7, p8 | p9
+    c = ~p2 & a[0], ~p4 & a[1], ~p6 & a[2], ~p8 & a[3]
+    one_component = (c[0] ^ c[1] ^ c[2] ^ c[3]) & ~((c[0] & c[1]) | (c[2] & c[3]))
+    # 2 <= min(pairs counted one way, pairs counted the other way) <= 3
+    all_pairs = a[0] & a[1] & a[2] & a[3] & b[0] & b[1] & b[2] & b[3]
+    not_an_end = _two_of(*a) & _two_of(*b) & ~all_pairs
+    side = (p6 | p7 | ~p9) & p8 if odd else (p2 | p3 | ~p5) & p4
+    remove = p[1:-1, 1:-1] & one_component & not_an_end & ~side
+    p[1:-1, 1:-1] ^= remove
+    return bool(remove.any())
+
+
+def _two_of(w: np.ndarray, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
+    return (w & x) | (y & z) | ((w | x) & (y | z))
+
+
+def _tell_apart(
+    skeletons: Bool[np.ndarray, "characters height width"], style: DrawingStyle
+) -> tuple[np.ndarray, Bool[np.ndarray, "classes turns=4"]]:
+    """Characters that differ from each other in every turn, and which turns of each are new.
+
+    Of look-alikes (Latin A, Greek Alpha, Cyrillic A; n and a turned u) the lowest code point stays:
+    left in, they would be one shape under two labels, or on two sides of a split.
+    """
+    soft = torch.from_numpy(skeletons)[:, None].float()
+    # Blurred: a stroke that lies a pixel beside another is the same stroke.
+    soft = torch.nn.functional.avg_pool2d(soft, 5, stride=1, padding=2)
+    soft = torch.nn.functional.avg_pool2d(soft, SUPER)[:, 0]
+    soft = soft / soft.norm(dim=(1, 2), keepdim=True)
+    turned = [torch.rot90(soft, turn, dims=(1, 2)).flatten(1) for turn in range(3)]
+    alike = [turned[0] @ shapes.T > style.look_alike for shapes in turned]
+    alike.append(alike[1].T)  # a looks like b turned thrice where b looks like a turned once
+    stroke = skeletons.sum((1, 2)) / SUPER
+    same_shape = torch.stack(alike).any(0).numpy()
+    kept: list[int] = []
+    taken = np.zeros(len(skeletons), bool)
+    for character in np.flatnonzero(stroke >= style.least_stroke):
+        if not taken[character]:
+            kept.append(int(character))
+            taken |= same_shape[character]
+    quarter, half = (alike[turn].diagonal().numpy()[kept] for turn in (1, 2))
+    by_half = ~half & ~quarter
+    new_turn = np.stack([np.ones(len(kept), bool), ~quarter, by_half, by_half], axis=1)
+    return np.array(kept), new_turn
+
+
+def _jitter(
+    code_points: np.ndarray, style: DrawingStyle
+) -> Float[Tensor, "classes drawings jitter"]:
+    """Standard normal numbers for every drawing, from the character's own generator."""
+    width = 6 + 2 * style.bend_knots**2
+    numbers = [
+        np.random.default_rng([style.seed, int(code)]).standard_normal((style.drawings, width))
+        for code in code_points
+    ]
+    return torch.from_numpy(np.stack(numbers).astype(np.float32))
+
+
+def _grid_basis(style: DrawingStyle) -> Float[Tensor, "terms pixels"]:
+    """What a sampling point is a sum of, at each pixel of the canvas: x, y, 1, and smooth bumps.
+
+    The bumps (one for each control point) sum to one. Coordinates are grid_sample's: -1 .. 1.
+    """
+    place = (np.arange(CANVAS) + 0.5) / CANVAS * 2 - 1
+    knots = np.linspace(-1, 1, style.bend_knots)
+    bump = np.exp(-0.5 * ((place - knots[:, None]) / (0.7 * (knots[1] - knots[0]))) ** 2)
+    bump /= bump.sum(0)
+    y, x = np.meshgrid(place, place, indexing="ij")
+    bumps = np.einsum("ky,lx->klyx", bump, bump).reshape(-1, CANVAS, CANVAS)
+    basis = np.concatenate([np.stack([x, y, np.ones_like(x)]), bumps])
+    return torch.from_numpy(basis.reshape(len(basis), -1).astype(np.float32))
+
+
+def _trace(
+    skeletons: Bool[Tensor, "items canvas canvas"],
+    jitter: Float[Tensor, "items jitter"],
+    basis: Float[Tensor, "terms pixels"],
+    style: DrawingStyle,
+) -> UInt8[Tensor, "items side side"]:
+    """The skeletons bent and drawn with the pen."""
+    pixel = 2 / SIDE  # in grid_sample's coordinates
+    jitter = jitter.clamp(-2.5, 2.5)  # a rare extreme would push ink over the edge
+    scale = torch.exp(-style.size_jitter * jitter[:, :2])
+    turn, slant = torch.deg2rad(style.angle * jitter[:, 2]), style.shear * jitter[:, 3]
+    cos, sin = turn.cos(), turn.sin()
+    linear = torch.stack([cos, slant * cos - sin, sin, slant * sin + cos], 1).view(-1, 2, 2)
+    offset = style.shift * pixel * jitter[:, 4:6]
+    bend = style.bend * pixel * jitter[:, 6:].view(len(jitter), 2, -1)
+    terms = torch.cat([linear * scale[:, :, None], offset[:, :, None], bend], dim=2)
+    grid = (terms @ basis).view(-1, 2, CANVAS, CANVAS).permute(0, 2, 3, 1)
+    bent = torch.nn.functional.grid_sample(
+        _three_wide(skeletons)[:, None], grid, mode="bilinear", align_corners=False
+    )
+    stroke = (bent[:, 0] * style.pen).clamp_(max=1)  # solid, with soft edges
+    rows = stroke[:, ::SUPER] + stroke[:, 1::SUPER]
+    drawn = (rows[:, :, ::SUPER] + rows[:, :, 1::SUPER]) / SUPER**2  # area average
+    return drawn.mul_(255).round_().to(torch.uint8)
+
+
+def _three_wide(
+    skeletons: Bool[Tensor, "items canvas canvas"],
+) -> Float[Tensor, "items canvas canvas"]:
+    """Each pixel: the sum over its 3 x 3 neighbourhood / 3, so that a straight line peaks at 1."""
+    line = torch.nn.functional.pad(skeletons.float(), (1, 1, 1, 1))
+    across = line[:, :, :-2] + line[:, :, 1:-1] + line[:, :, 2:]
+    return (across[:, :-2] + across[:, 1:-1] + across[:, 2:]) / 3

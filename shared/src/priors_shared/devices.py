@@ -1,0 +1,198 @@
+"""Where a training runs: accelerator, precision, threads, compilation; and what it cost."""
+
+import importlib.util
+import logging
+import os
+import platform
+import shutil
+import sys
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from priors_shared.errors import UserError
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+ACCELERATORS = ("auto", "cpu", "cuda", "mps")
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "64-true")
+
+
+def launch(
+    accelerator: str = "auto",
+    devices: int | str = "auto",
+    precision: str = "32-true",
+    *,
+    compile: bool = False,
+) -> "Fabric":
+    """Return a launched Lightning Fabric; its `setup` moves, wraps and compiles models.
+
+    Args:
+        accelerator: one of `ACCELERATORS`; "auto" takes CUDA, else MPS, else the CPU.
+        devices: how many. "auto" is one: with more, each process must draw its own episodes.
+        precision: one of `PRECISIONS`; mixed keeps float32 weights.
+        compile: `torch.compile` every module that is given to `setup`.
+
+    Raises:
+        UserError: the accelerator, the number of devices, the precision or the compiler is not
+            to be had here.
+    """
+    accelerator = _present_accelerator(accelerator)
+    count = _present_devices(accelerator, devices)
+    if precision not in PRECISIONS:
+        raise UserError(f"--precision {precision}: choose one of {', '.join(PRECISIONS)}")
+    if precision == "16-mixed" and accelerator == "cpu":
+        raise UserError("--precision 16-mixed: CPUs have no float16 training; use bf16-mixed")
+    if precision == "64-true" and accelerator == "mps":
+        raise UserError("--precision 64-true: MPS has no float64; use 32-true or --accelerator cpu")
+    if compile:
+        _require_compiler(accelerator)
+
+    fabric_class = _fabric_class()
+    _quieten()
+    fabric = fabric_class(accelerator=accelerator, devices=count, precision=precision)
+    fabric.compiles = compile
+    fabric.launch()
+    return fabric
+
+
+def set_threads(count: int | None) -> None:
+    """Let torch use `count` threads within an operation; None leaves its own choice.
+
+    Raises:
+        UserError: `count` is less than 1.
+    """
+    if count is None:
+        return
+    if count < 1:
+        raise UserError(f"--threads {count}: must be 1 or more")
+    torch.set_num_threads(count)
+
+
+def peak_memory() -> int:
+    """Return the most memory used so far, in bytes.
+
+    With CUDA in use: what torch allocated on the present device. Else: the process's resident
+    set, Python and libraries included; 0 on Windows, which does not say.
+    """
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        return torch.cuda.max_memory_allocated()
+    if sys.platform == "win32":
+        return 0
+    import resource  # not on Windows
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, Linux KiB
+
+
+def hardware() -> dict[str, Any]:
+    """Return what a timing depends on: `cpu`, `cores`, `threads`, `torch`, `accelerators`."""
+    return {
+        "cpu": _cpu_name(),
+        "cores": _usable_cores(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "accelerators": _accelerator_names(),
+    }
+
+
+def _present_accelerator(name: str) -> str:
+    name = "cuda" if name == "gpu" and torch.cuda.is_available() else name
+    present = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if name == "auto":
+        return next(accelerator for accelerator, here in present.items() if here)
+    if name not in (*present, "gpu"):
+        raise UserError(f"--accelerator {name}: choose one of {', '.join(ACCELERATORS)}")
+    if not present.get(name, False):
+        why = "" if name == "mps" or torch.version.cuda else " (this torch is built without CUDA)"
+        here = " or ".join(accelerator for accelerator, is_here in present.items() if is_here)
+        raise UserError(f"--accelerator {name}: none is visible here{why}; use {here}")
+    return name
+
+
+def _present_devices(accelerator: str, devices: int | str) -> int:
+    if devices == "auto":
+        return 1
+    try:
+        count = int(devices)
+    except ValueError:
+        raise UserError(f"--devices {devices}: give a number, or auto") from None
+    present = torch.cuda.device_count() if accelerator == "cuda" else 1
+    if count < 1:
+        raise UserError(f"--devices {count}: must be 1 or more")
+    if count > present and accelerator != "cpu":
+        raise UserError(f"--devices {count}: only {present} {accelerator} device(s) here")
+    return count
+
+
+def _require_compiler(accelerator: str) -> None:
+    if sys.platform == "win32":
+        compilers = ["cl"]
+    else:
+        compilers = [os.environ.get("CXX", ""), "g++", "clang++", "gcc", "clang"]
+    if not any(shutil.which(name) for name in compilers if name):
+        raise UserError("--compile: needs a C++ compiler, such as g++, on the PATH")
+    if accelerator == "cuda" and importlib.util.find_spec("triton") is None:
+        raise UserError("--compile: on CUDA it needs triton: pip install triton")
+
+
+def _fabric_class() -> Any:
+    from lightning_fabric import Fabric  # late: it takes a second or more
+
+    class CompilingFabric(Fabric):
+        """Fabric whose `setup` compiles, where `launch` was told to."""
+
+        compiles = False
+
+        def setup(self, module: Any, *optimizers: Any, **options: Any) -> Any:
+            """Compile before wrapping: Fabric takes the compiled module apart and together."""
+            if self.compiles:
+                module = torch.compile(module)
+            return super().setup(module, *optimizers, **options)
+
+        def setup_module(self, module: Any, *arguments: Any, **options: Any) -> Any:
+            """See `setup`."""
+            if self.compiles:
+                module = torch.compile(module)
+            return super().setup_module(module, *arguments, **options)
+
+    return CompilingFabric
+
+
+def _quieten() -> None:
+    """Keep what Lightning tells its own developers off the user's screen."""
+    for name in ("lightning_fabric", "lightning.fabric", "lightning_utilities"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    # With `compile`, torch warns of a CUDA that no one asked for.
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"lightning_fabric\..*")
+
+
+def _cpu_name() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+            for line in file:
+                if line.startswith(("model name", "Hardware")):
+                    return line.partition(":")[2].strip()
+    except OSError:
+        pass  # not Linux
+    return platform.processor() or platform.machine()
+
+
+def _usable_cores() -> int:
+    # A container's share may be smaller than the machine.
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _accelerator_names() -> list[str]:
+    if torch.cuda.is_available():
+        return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return ["Apple MPS"] if torch.backends.mps.is_available() else []

@@ -1,0 +1,317 @@
+"""Run folders: what was run, where, and what came out, so that a run resumes exactly.
+
+```
+OUT/config.json       the whole configuration; a resumed run must have the same
+OUT/environment.json  command, Python, packages, hardware, commit
+OUT/metrics.jsonl     one object per logged step; the same bytes for a resumed and a straight run
+OUT/timing.jsonl      seconds at each logged step: what differs from run to run
+OUT/checkpoints/  OUT/plots/  OUT/tensorboard/
+```
+"""
+
+import json
+import logging
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Collection, Mapping
+from datetime import UTC, datetime
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+from priors_shared.console import Progress
+from priors_shared.errors import UserError
+
+_LOG = logging.getLogger(__name__)
+_METRICS, _TIMING = "metrics.jsonl", "timing.jsonl"
+
+
+class Savable(Protocol):
+    """A matplotlib figure, without importing matplotlib."""
+
+    def savefig(self, fname: Any, /, **options: Any) -> Any:
+        """Write the figure to a file."""
+
+
+class Run:
+    """One run and its folder; build it with `Run.create`, end it with `close` or `with`."""
+
+    def __init__(self, out: Path, *, resumed: bool, tensorboard: bool, quiet: bool) -> None:
+        """Use a folder that `create` prepared."""
+        self.out = out
+        self.resumed = resumed
+        """Whether the folder held a run before; there may be a checkpoint to go on from."""
+        self.checkpoints = out / "checkpoints"
+        self.plots = out / "plots"
+        self.quiet = quiet
+        self._began = time.monotonic()
+        self._metrics = open(out / _METRICS, "a", encoding="utf-8")  # noqa: SIM115
+        self._timing = open(out / _TIMING, "a", encoding="utf-8")  # noqa: SIM115
+        self._wants_tensorboard = tensorboard
+        self._writer: Any = None
+        self._purge_step: int | None = None
+
+    @classmethod
+    def create(
+        cls,
+        out: Path,
+        config: Mapping[str, Any],
+        *,
+        command: str,
+        resume: bool = False,
+        may_differ: Collection[str] = (),
+        tensorboard: bool = True,
+        quiet: bool = False,
+    ) -> Self:
+        """Make the run folder, or open the one to resume.
+
+        Args:
+            out: the folder; without `resume` it must be missing or empty.
+            config: the run's whole configuration, nested; written to config.json.
+            command: the command line that a reader can repeat.
+            resume: go on with the run in `out`; where there is none, begin it.
+            may_differ: dotted keys of `config` that a resumed run may change, such as "threads".
+            tensorboard: write OUT/tensorboard too, if tensorboard is installed.
+            quiet: show no progress.
+
+        Raises:
+            UserError: `out` holds a run, or files that are no run, or a run of another config.
+        """
+        out = Path(out)
+        if out.exists() and not out.is_dir():
+            raise UserError(f"{out}: a file is in the way: use another --out")
+        wanted = _as_json(config)
+        held = out / "config.json"
+        resumed = held.exists()
+        if resumed and not resume:
+            raise UserError(f"{out} already holds a run: use --resume or another --out")
+        if resumed:
+            _check_same(_read_json(held), wanted, held, may_differ)
+        elif out.exists() and any(not p.name.endswith(".next") for p in out.iterdir()):
+            raise UserError(f"{out} is not empty and holds no run: use another --out")
+        for folder in (out, out / "checkpoints", out / "plots"):
+            folder.mkdir(parents=True, exist_ok=True)
+        _record_environment(out / "environment.json", command)
+        # A process killed while it wrote leaves half a line: the next one would be glued to it.
+        for name in (_METRICS, _TIMING):
+            _keep_lines(out / name, sys.maxsize)
+        if not resumed:
+            _write_atomically(held, json.dumps(wanted, indent=2) + "\n")
+        return cls(out, resumed=resumed, tensorboard=tensorboard, quiet=quiet)
+
+    def log(self, step: int, **metrics: Any) -> None:
+        """Append a line to metrics.jsonl, and the time of it to timing.jsonl.
+
+        Args:
+            step: updates done; never falls within a run, except after `truncate_after`.
+            metrics: numbers, strings, or arrays of one number. What differs between two equal
+                runs (seconds, memory) belongs in `log_timing`.
+        """
+        values = {name: _as_number(value) for name, value in metrics.items()}
+        self._append(self._metrics, {"step": step, **values})
+        self.log_timing(step)
+        writer = self._tensorboard()
+        if writer is not None:
+            for name, value in values.items():
+                if isinstance(value, int | float):
+                    writer.add_scalar(name, value, step)
+
+    def log_timing(self, step: int, **measurements: Any) -> None:
+        """Append a line to timing.jsonl: seconds since this process began the run, and more."""
+        seconds = round(time.monotonic() - self._began, 3)
+        values = {name: _as_number(value) for name, value in measurements.items()}
+        self._append(self._timing, {"step": step, "seconds": seconds, **values})
+
+    def truncate_after(self, step: int) -> None:
+        """Drop the lines of steps beyond `step`: a resumed run logs them again, the same.
+
+        Call it with the step of the checkpoint before the first `log` of a resumed run.
+        """
+        for file in (self._metrics, self._timing):
+            file.close()
+        _keep_lines(self.out / _METRICS, step)
+        _keep_lines(self.out / _TIMING, step)
+        self._metrics = open(self.out / _METRICS, "a", encoding="utf-8")  # noqa: SIM115
+        self._timing = open(self.out / _TIMING, "a", encoding="utf-8")  # noqa: SIM115
+        self._purge_step = step + 1
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Return what was logged, oldest first."""
+        return read_metrics(self.out)
+
+    def progress(self, total: int, description: str, *, start: int = 0) -> Progress:
+        """Return progress with ETA on stderr, for `with`; silent if the run is quiet."""
+        return Progress(total, description, start=start, quiet=self.quiet)
+
+    def save_figure(self, name: str, figure: Savable) -> Path:
+        """Write a matplotlib figure to OUT/plots/`name`.png and return the path."""
+        path = self.plots / f"{name}.png"
+        figure.savefig(path, dpi=150, bbox_inches="tight")
+        return path
+
+    def close(self) -> None:
+        """Close the run's files."""
+        self._metrics.close()
+        self._timing.close()
+        if self._writer is not None:
+            self._writer.close()
+
+    def __enter__(self) -> Self:
+        """Return the run."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the run's files."""
+        self.close()
+
+    @staticmethod
+    def _append(file: Any, values: dict[str, Any]) -> None:
+        file.write(json.dumps(values) + "\n")
+        file.flush()
+
+    def _tensorboard(self) -> Any:
+        if self._wants_tensorboard and self._writer is None:
+            try:
+                # Late: it takes a second, and need not be installed.
+                from torch.utils.tensorboard.writer import SummaryWriter
+            except ImportError:
+                self._wants_tensorboard = False
+                _LOG.info("tensorboard is not installed: metrics go to metrics.jsonl alone")
+            else:
+                self._writer = SummaryWriter(
+                    str(self.out / "tensorboard"), purge_step=self._purge_step
+                )
+        return self._writer
+
+
+def read_metrics(out: Path) -> list[dict[str, Any]]:
+    """Return the lines of a run folder's metrics.jsonl, oldest first.
+
+    Raises:
+        UserError: `out` holds no metrics.
+    """
+    path = Path(out) / _METRICS
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; is {out} a run folder?")
+    return [json.loads(line) for line in _whole_lines(path)]
+
+
+def environment() -> dict[str, Any]:
+    """Return Python, platform, hardware, commit and the versions of all installed packages."""
+    from priors_shared.devices import hardware  # late: it needs torch
+
+    packages = {d.metadata["Name"]: d.version for d in distributions()}
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "hardware": hardware(),
+        "commit": source_commit(),
+        "packages": dict(sorted(packages.items(), key=lambda item: item[0].lower())),
+    }
+
+
+def source_commit() -> str | None:
+    """Return the commit of the repository that this code runs from, None outside of one.
+
+    "-dirty" is appended where tracked files differ from the commit.
+    """
+    here = Path(__file__)
+    # An installed copy may lie in some other repository's folder: it must be tracked there.
+    if _git(here.parent, "ls-files", "--error-unmatch", here.name) is None:
+        return None
+    return _git(here.parent, "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*")
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        result = subprocess.run(
+            ["git", "-C", str(folder), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            # Else `describe --dirty` may write the index, under a commit that runs meanwhile.
+            env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"},
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return result.stdout.strip() if result.returncode == 0 else None
+
+
+def _record_environment(path: Path, command: str) -> None:
+    now = {"command": command, **environment()}
+    if path.exists():
+        first = _read_json(path)
+        now = {**first, "resumed": [*first.get("resumed", []), now]}
+    _write_atomically(path, json.dumps(now, indent=2) + "\n")
+
+
+def _check_same(
+    held: Mapping[str, Any], wanted: Mapping[str, Any], path: Path, may_differ: Collection[str]
+) -> None:
+    before, now = _flat(held), _flat(wanted)
+    for key in [*now, *(k for k in before if k not in now)]:
+        if key in may_differ or (key in before and key in now and before[key] == now[key]):
+            continue
+        had = f"{before[key]!r}" if key in before else "no such key"
+        has = f"{now[key]!r}" if key in now else "no such key"
+        raise UserError(
+            f"--resume: {key} is {has}, but {path} has {had}: "
+            "resume with the same options, or use another --out"
+        )
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _as_json(config: Mapping[str, Any]) -> dict[str, Any]:
+    # Through JSON and back: a tuple becomes a list, as it will be when the file is read.
+    return json.loads(json.dumps(dict(config), default=str))
+
+
+def _as_number(value: Any) -> Any:
+    """Return arrays and tensors of one number as that number."""
+    if isinstance(value, bool | int | float | str) or value is None:
+        return value
+    if hasattr(value, "item"):
+        return value.item()
+    raise TypeError(f"cannot log a {type(value).__name__}: give one number or a string")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON ({error})") from error
+
+
+def _whole_lines(path: Path) -> list[str]:
+    """Return the lines that are complete: killed in mid-write, a process leaves half a line."""
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    return [line for line in lines if line.endswith("\n")]
+
+
+def _keep_lines(path: Path, last_step: int) -> None:
+    kept = [line for line in _whole_lines(path) if json.loads(line)["step"] <= last_step]
+    _write_atomically(path, "".join(kept))
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    pending = path.with_name(f"{path.name}.next")
+    with open(pending, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(pending, path)

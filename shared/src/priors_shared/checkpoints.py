@@ -170,11 +170,10 @@ def load_training_state(folder: Path) -> TrainingState:
     )
 
 
-class Pretrained:
-    """Mixin: `save_pretrained` and `from_pretrained`, as on the Hugging Face Hub.
+class Pretrained(nn.Module):
+    """A module with `save_pretrained` and `from_pretrained`, as models of the Hugging Face Hub.
 
-    For a class that is a `nn.Module`, names its `kind`, returns in `to_config` what it was built
-    from, and builds itself from that in `from_config`.
+    A subclass names its `kind` and returns in `to_config` what `from_config` builds it from.
     """
 
     kind: ClassVar[str]
@@ -195,7 +194,6 @@ class Pretrained:
         self, folder: str | Path, *, extra: Mapping[str, Any] | None = None
     ) -> None:
         """Write config.json and model.safetensors to `folder`; see `save_weights`."""
-        assert isinstance(self, nn.Module), "Pretrained is a mixin for modules"
         save_weights(Path(folder), self, kind=self.kind, config=self.to_config(), extra=extra)
 
     @classmethod
@@ -219,7 +217,6 @@ class Pretrained:
                 )
         record, weights = load_weights(source, kind=cls.kind, revision=revision)
         model = cls.from_config(record["config"])
-        assert isinstance(model, nn.Module), "Pretrained is a mixin for modules"
         try:
             model.load_state_dict(weights)
         except RuntimeError as error:
@@ -403,15 +400,25 @@ def _is_repo_id(name: str) -> bool:
 
 
 def _download(repo_id: str, revision: str | None) -> Path:
-    from huggingface_hub import hf_hub_download  # late: most checkpoints are local
+    # Late: most checkpoints are local.
+    from huggingface_hub import get_session, hf_hub_download, hf_hub_url
 
-    path = ""
+    offline, path, reason = False, "", ""
+    try:
+        # The client would retry for 20 s where there is no network.
+        get_session().head(hf_hub_url(repo_id, CONFIG, revision=revision), timeout=10)
+    except Exception as error:  # the HTTP library's or the system's, by version of the client
+        offline, reason = True, _first_line(error)
     try:
         for name in (CONFIG, WEIGHTS):
-            path = hf_hub_download(repo_id, name, revision=revision)
-    except Exception as error:  # the client raises its own, the HTTP library's and the system's
-        detail = (str(error).strip() or type(error).__name__).splitlines()[0]
+            path = hf_hub_download(repo_id, name, revision=revision, local_files_only=offline)
+    except Exception as error:  # the client's own besides
         raise UserError(
-            f"{repo_id}: no such folder, and not to be had from the Hugging Face Hub ({detail})"
+            f"{repo_id}: no such folder here, and not to be had from the Hugging Face Hub "
+            f"({reason or _first_line(error)})"
         ) from error
     return Path(path).parent
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -101,17 +101,37 @@ def test_a_late_label_is_stored_with_its_image(delay: int) -> None:
 
 
 @torch.no_grad()
-def test_surprise_is_that_of_the_prediction_made_for_the_image() -> None:
-    model = learner(delay=2, slots=8)
-    features = torch.rand(5, 1, 8)
-    feedback = torch.tensor([[-1], [-1], [0], [1], [2]])
-    logits, _ = model.forward_features(features, feedback)
-    wrong = -logits[:3, 0].log_softmax(-1)[torch.arange(3), torch.tensor([0, 1, 2])]
-    between = wrong.sort().values[:2].mean().item()  # the least surprising is not written
-    model.surprise = between
-    _, state = model.forward_features(features[:4], feedback[:4])
-    first_two = (wrong[:2] > between).sum().item()
-    assert state["written"].item() == first_two
+@pytest.mark.parametrize("delay", [1, 2])
+def test_surprise_is_that_of_the_prediction_made_for_the_image(delay: int) -> None:
+    """What is written, counted again from the logits that were returned."""
+    model = learner(delay=delay, slots=32)
+    for parameter in model.parameters():
+        parameter.mul_(4)  # opinionated, so that some predictions surprise and some do not
+    time, batch = 12, 8
+    labels = torch.randint(3, (time, batch))
+    feedback = torch.cat([torch.full((delay, batch), -1), labels[:-delay]])
+    logits, state = model.forward_features(torch.rand(time, batch, 8), feedback)
+    log_p = logits.log_softmax(-1).gather(-1, labels.unsqueeze(-1)).squeeze(-1)
+    surprising = -log_p[:-delay] > 0.75 * math.log(3)
+    assert 0.2 < surprising.float().mean() < 0.8
+    assert state["written"].tolist() == surprising.sum(0).tolist()
+
+
+@torch.no_grad()
+def test_decodes_from_far_to_near() -> None:
+    model = learner()
+    query, labels = torch.rand(1, 8), torch.tensor([[0, 1, 2]])
+    neighbours = torch.rand(1, 3, 8)
+    all_near, all_far = torch.tensor([[1.0, 0.0, 0.0]]), torch.tensor([[0.0, 0.0, 1.0]])
+    for weights, moved, expected in (
+        (all_near, 2, True),  # the output at the nearest has read all
+        (all_far, 0, False),  # the output at the farthest has not read the nearest yet
+    ):
+        other = neighbours.clone()
+        other[:, moved] += 1
+        one = model.decode(query, neighbours, labels, weights)
+        two = model.decode(query, other, labels, weights)
+        assert (not torch.equal(one, two)) == expected
 
 
 def test_no_gradient_enters_the_memory() -> None:

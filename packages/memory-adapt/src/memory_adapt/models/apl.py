@@ -93,7 +93,7 @@ class APL(OnlineClassifier):
         """
         if state is None:
             state = self.initial_state(features.shape[1])
-        logits, reads, state = self._run(features.detach(), feedback, state)
+        logits, reads, state = self._run(features, feedback, state)
         if torch.is_grad_enabled():
             read = [torch.cat(part) for part in zip(*reads, strict=True)]  # (T B, neighbours, ...)
             logits = self.decode(features.flatten(0, 1), *read).unflatten(0, feedback.shape)

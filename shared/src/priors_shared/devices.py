@@ -7,14 +7,12 @@ import platform
 import shutil
 import sys
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from lightning_fabric import Fabric
 
 from priors_shared.errors import UserError
-
-if TYPE_CHECKING:
-    from lightning_fabric import Fabric
 
 ACCELERATORS = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "64-true")
@@ -26,7 +24,7 @@ def launch(
     precision: str = "32-true",
     *,
     compile: bool = False,
-) -> "Fabric":
+) -> Fabric:
     """Return a launched Lightning Fabric; its `setup` moves, wraps and compiles models.
 
     Args:
@@ -50,9 +48,9 @@ def launch(
     if compile:
         _require_compiler(accelerator)
 
-    fabric_class = _fabric_class()
     _quieten()
-    fabric = fabric_class(accelerator=accelerator, devices=count, precision=precision)
+    checked: Any = precision
+    fabric = _CompilingFabric(accelerator=accelerator, devices=count, precision=checked)
     fabric.compiles = compile
     fabric.launch()
     return fabric
@@ -142,27 +140,22 @@ def _require_compiler(accelerator: str) -> None:
         raise UserError("--compile: on CUDA it needs triton: pip install triton")
 
 
-def _fabric_class() -> Any:
-    from lightning_fabric import Fabric  # late: it takes a second or more
+class _CompilingFabric(Fabric):
+    """Fabric whose `setup` compiles, where `launch` was told to."""
 
-    class CompilingFabric(Fabric):
-        """Fabric whose `setup` compiles, where `launch` was told to."""
+    compiles = False
 
-        compiles = False
+    def setup(self, module: Any, *optimizers: Any, **options: Any) -> Any:
+        """Compile before wrapping: Fabric takes the compiled module apart and together."""
+        if self.compiles:
+            module = torch.compile(module)
+        return super().setup(module, *optimizers, **options)
 
-        def setup(self, module: Any, *optimizers: Any, **options: Any) -> Any:
-            """Compile before wrapping: Fabric takes the compiled module apart and together."""
-            if self.compiles:
-                module = torch.compile(module)
-            return super().setup(module, *optimizers, **options)
-
-        def setup_module(self, module: Any, *arguments: Any, **options: Any) -> Any:
-            """See `setup`."""
-            if self.compiles:
-                module = torch.compile(module)
-            return super().setup_module(module, *arguments, **options)
-
-    return CompilingFabric
+    def setup_module(self, module: Any, *arguments: Any, **options: Any) -> Any:
+        """See `setup`."""
+        if self.compiles:
+            module = torch.compile(module)
+        return super().setup_module(module, *arguments, **options)
 
 
 def _quieten() -> None:

@@ -99,7 +99,7 @@ class Run:
         for name in (_METRICS, _TIMING):
             _keep_lines(out / name, sys.maxsize)
         if not resumed:
-            _write_atomically(held, json.dumps(wanted, indent=2) + "\n")
+            write_atomically(held, json.dumps(wanted, indent=2) + "\n")
         return cls(out, resumed=resumed, tensorboard=tensorboard, quiet=quiet)
 
     def log(self, step: int, **metrics: Any) -> None:
@@ -226,6 +226,16 @@ def source_commit() -> str | None:
     return _git(here.parent, "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*")
 
 
+def write_atomically(path: Path, text: str) -> None:
+    """Write a text file so that a kill leaves the old or the new one, never half of it."""
+    pending = path.with_name(f"{path.name}.next")
+    with open(pending, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(pending, path)
+
+
 def _git(folder: Path, *arguments: str) -> str | None:
     try:
         result = subprocess.run(
@@ -246,7 +256,7 @@ def _record_environment(path: Path, command: str) -> None:
     if path.exists():
         first = _read_json(path)
         now = {**first, "resumed": [*first.get("resumed", []), now]}
-    _write_atomically(path, json.dumps(now, indent=2) + "\n")
+    write_atomically(path, json.dumps(now, indent=2) + "\n")
 
 
 def _check_same(
@@ -305,13 +315,4 @@ def _whole_lines(path: Path) -> list[str]:
 
 def _keep_lines(path: Path, last_step: int) -> None:
     kept = [line for line in _whole_lines(path) if json.loads(line)["step"] <= last_step]
-    _write_atomically(path, "".join(kept))
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    pending = path.with_name(f"{path.name}.next")
-    with open(pending, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(pending, path)
+    write_atomically(path, "".join(kept))

@@ -21,21 +21,26 @@ LabelOrder = Literal["balanced", "iid"]
 
 
 @dataclass(frozen=True)
-class OnlineEpisodes:
-    """A batch of streams, time first.
+class OnlineStreams:
+    """Which item stands where in a batch of streams, time first.
 
-    images: float32 in [0, 1].
     labels: the slot (0..ways-1) of each image; what must be predicted.
     feedback: the label that arrives with each image: labels delayed by `delay` steps, NULL_LABEL before.
     seen: how often the image's class occurred earlier in its stream: the k of k-shot (thesis A.1.3).
     items: index of each image in the dataset.
     """
 
-    images: Float[Tensor, "time batch channels height width"]
     labels: Int[Tensor, "time batch"]
     feedback: Int[Tensor, "time batch"]
     seen: Int[Tensor, "time batch"]
     items: Int[Tensor, "time batch"]
+
+
+@dataclass(frozen=True)
+class OnlineEpisodes(OnlineStreams):
+    """A batch of streams with their images: float32 in [0, 1]."""
+
+    images: Float[Tensor, "time batch channels height width"]
 
 
 def delay_labels(labels: Int[Tensor, "time batch"], delay: int) -> Int[Tensor, "time batch"]:
@@ -95,8 +100,15 @@ class OnlineEpisodeSampler:
         return self.ways * self.shots
 
     def sample(self, batch: int, generator: torch.Generator) -> OnlineEpisodes:
-        """`batch` streams. All randomness comes from `generator` (a CPU generator, so that every
-        device sees the same streams)."""
+        """`batch` streams with their images, drawn as `sample_streams` draws them."""
+        streams = self.sample_streams(batch, generator)
+        return OnlineEpisodes(**vars(streams), images=as_float(self._images[streams.items]))
+
+    def sample_streams(self, batch: int, generator: torch.Generator) -> OnlineStreams:
+        """`batch` streams without their images (a caller may hold features of the items instead).
+
+        All randomness comes from `generator`, a CPU generator: every device sees the same streams.
+        """
         labels = self._draw_labels(batch, generator).to(self.device)  # (T, B)
         seen = count_earlier(labels, self.ways)
         classes = _distinct(batch, self.ways, len(self._count), generator).to(self.device)  # (B, W)
@@ -108,8 +120,7 @@ class OnlineEpisodeSampler:
         stream = torch.arange(batch, device=self.device).expand_as(labels)
         nth = seen % count[stream, labels]  # an iid stream may exhaust a class: then it starts over
         items = self._item_of_row[self._first[classes[stream, labels]] + order[stream, labels, nth]]
-        return OnlineEpisodes(
-            images=as_float(self._images[items]),
+        return OnlineStreams(
             labels=labels,
             feedback=delay_labels(labels, self.delay),
             seen=seen,

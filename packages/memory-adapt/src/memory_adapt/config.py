@@ -113,3 +113,80 @@ MODEL_CONFIGS: dict[str, type[ModelConfig]] = {
     "opn": OPNConfig,
     "cpm": CPMConfig,
 }
+
+
+StageKind = Literal["prototypes", "readout", "episodes"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageConfig:
+    """One stage of training; the thesis has a single one, `episodes`."""
+
+    kind: StageKind = "episodes"
+    """episodes: everything, on streams (2.3.4). prototypes: the encoder alone, each image by itself, with an
+    online-prototype loss. readout: what follows the encoder, on cached, standardised features"""
+    updates: int = 100_000
+    """optimizer steps"""
+    batch: int = 16
+    """streams per update"""
+    shots: int = 10
+    """samples of each class in a stream; its length is ways x shots"""
+    order: Literal["balanced", "iid"] = "iid"
+    """label order: iid draws each label anew (no shortcut to learn); balanced is the evaluation protocol"""
+    learning_rate: float = 1e-3
+    """of Adam"""
+    final_rate: float = 1.0
+    """share of the learning rate that remains at the end (cosine decay; 1 keeps it constant)"""
+    warmup: int = 0
+    """updates over which the learning rate rises from zero"""
+    clip: float = 5.0
+    """largest gradient norm; 0 for none"""
+
+    def __post_init__(self) -> None:
+        for name in ("updates", "batch", "shots"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """A whole training: data, model, stages."""
+
+    dataset: str
+    """omniglot, glyphs, cifar-fs, or folder:PATH"""
+    model: ModelConfig
+    """the learner"""
+    stages: tuple[StageConfig, ...]
+    """one after the other"""
+    delay: int = 1
+    """steps until a label arrives"""
+    seed: int = 0
+    """of initial weights and streams"""
+    validate_every: int = 500
+    """updates between two validations"""
+    validation_episodes: int = 64
+    """streams of held-out classes per validation"""
+    checkpoint_every: int = 200
+    """updates between two checkpoints to resume from"""
+    log_every: int = 20
+    """updates between two lines in metrics.jsonl"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaunchConfig:
+    """Where and how it runs; a resumed run may change all of it."""
+
+    data_root: str | None = None
+    """folder with the datasets (else the environment variable PRIORS_DATA)"""
+    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """where to run"""
+    devices: int = 1
+    """number of accelerators"""
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    """arithmetic"""
+    compile: bool = False
+    """torch.compile the training step"""
+    threads: int | None = None
+    """CPU threads; give 1 when other work shares the cores"""
+    quiet: bool = False
+    """no progress on stderr"""

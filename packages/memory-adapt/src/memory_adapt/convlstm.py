@@ -16,6 +16,9 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 
+CACHE_BYTES = 2**19
+
+
 class ConvLSTM(nn.Module):
     """Sequence in, hidden states out; gates in the order input, forget, output, candidate.
 
@@ -123,11 +126,8 @@ class _Recurrence(torch.autograd.Function):
         for t in range(time):
             if t > 0 or not stateless:  # a zero state adds nothing
                 gate[t].add_(F.conv2d(h[t], weight, padding=padding))
-            gate[t][:, : 3 * channels].sigmoid_()
-            gate[t][:, 3 * channels :].tanh_()
-            i, f, o, g = gate[t].split(channels, dim=1)
-            torch.mul(f, c[t], out=c[t + 1]).addcmul_(i, g)
-            h[t + 1].copy_(c[t + 1]).tanh_().mul_(o)
+            for rows in _cache_sized(gate[t]):
+                _activate(gate[t][rows], c[t][rows], c[t + 1][rows], h[t + 1][rows])
         ctx.save_for_backward(weight)
         # Not through save_for_backward: backward overwrites them.
         ctx.buffers = (gates.detach(), hiddens, cells)
@@ -143,7 +143,7 @@ class _Recurrence(torch.autograd.Function):
         (weight,) = ctx.saved_tensors
         gates, hiddens, cells = ctx.buffers
         ctx.buffers = None
-        batch, time, channels = ctx.batch, ctx.time, hiddens.shape[1]
+        batch, time = ctx.batch, ctx.time
         padding = weight.shape[-1] // 2
         # The gradient of a same-size convolution is one with the kernel turned and channels swapped.
         turned = weight.flip(2, 3).transpose(0, 1).contiguous(memory_format=torch.channels_last)
@@ -152,24 +152,11 @@ class _Recurrence(torch.autograd.Function):
         dc = torch.zeros_like(c[0]) if grad_cell is None else grad_cell.clone(memory_format=torch.channels_last)
         dh: Tensor | None = None
         for t in reversed(range(time)):
-            i, f, o, g = gate[t].split(channels, dim=1)
             if grad_h is not None:
                 dh = grad_h[t] if dh is None else dh.add_(grad_h[t])
-            if dh is not None:
-                tanh_c = c[t + 1].tanh()
-                d_tanh = dh * o
-                dc.add_(d_tanh).addcmul_(d_tanh, tanh_c.square(), value=-1)  # dh o (1 - tanh^2 c)
-                d_o = tanh_c.mul_(dh).mul_(o)
-                o.mul_(-1).add_(1).mul_(d_o)
-            else:
-                o.zero_()
-            d_f = (dc * c[t]).mul_(f)
-            d_g = dc * i
-            d_i = d_g * g
-            dc.mul_(f)
-            f.mul_(-1).add_(1).mul_(d_f)
-            g.square_().mul_(-1).add_(1).mul_(d_g)
-            i.mul_(-1).add_(1).mul_(d_i)
+            for rows in _cache_sized(gate[t]):
+                dh_rows = None if dh is None else dh[rows]
+                _gate_gradients(gate[t][rows], c[t][rows], c[t + 1][rows], dh_rows, dc[rows])
             if t > 0 or ctx.needs_input_grad[2]:
                 dh = F.conv2d(gate[t], turned, padding=padding)
         grad_weight = None
@@ -179,6 +166,49 @@ class _Recurrence(torch.autograd.Function):
                 [False, True, False],
             )[1]  # fmt: skip
         return gates, grad_weight, dh if ctx.needs_input_grad[2] else None, dc, None, None
+
+
+def _activate(gates: Tensor, cell: Tensor, next_cell: Tensor, next_hidden: Tensor) -> None:
+    """Eq. 2.1 to 2.5 after the convolutions. Activates `gates` in place, fills the last two."""
+    channels = cell.shape[1]
+    gates[:, : 3 * channels].sigmoid_()
+    gates[:, 3 * channels :].tanh_()
+    i, f, o, g = gates.split(channels, dim=1)
+    torch.mul(f, cell, out=next_cell).addcmul_(i, g)
+    next_hidden.copy_(next_cell).tanh_().mul_(o)
+
+
+def _gate_gradients(
+    gates: Tensor, cell: Tensor, next_cell: Tensor, dh: Tensor | None, dc: Tensor
+) -> None:
+    """Replaces activated `gates` by the gradients before activation, and `dc` by that of `cell`."""
+    i, f, o, g = gates.split(cell.shape[1], dim=1)
+    if dh is None:
+        o.zero_()
+    else:
+        tanh_c = next_cell.tanh()
+        through = dh * o
+        dc.add_(through).addcmul_(through, tanh_c.square(), value=-1)  # dh o (1 - tanh^2 c)
+        _times_sigmoid_slope(o, tanh_c.mul_(dh))
+    d_i, d_f, d_g = dc * g, dc * cell, dc * i
+    dc.mul_(f)
+    _times_sigmoid_slope(f, d_f)
+    _times_sigmoid_slope(i, d_i)
+    g.square_().neg_().add_(1).mul_(d_g)  # tanh' = 1 - tanh^2
+
+
+def _times_sigmoid_slope(activated: Tensor, gradient: Tensor) -> None:
+    """activated <- gradient * s (1 - s), s the activated gate."""
+    gradient = gradient.mul_(activated)
+    activated.neg_().add_(1).mul_(gradient)
+
+
+def _cache_sized(gates: Tensor) -> list[slice]:
+    """Runs of images whose gates fit into a core's cache: each is read a dozen times by small operations."""
+    if gates.is_cuda:
+        return [slice(None)]
+    rows = max(1, CACHE_BYTES // (gates[0].numel() * gates.element_size()))
+    return [slice(start, start + rows) for start in range(0, len(gates), rows)]
 
 
 def _channels_last(like: Tensor, *shape: int) -> Tensor:

@@ -11,8 +11,10 @@ from torch.utils.checkpoint import checkpoint
 from memory_adapt.config import CLLSTMConfig
 from memory_adapt.convlstm import ConvLSTM
 from memory_adapt.models.interface import OnlineClassifier, State, encode_feedback
+from memory_adapt.models.lstm import chrono_init
 
 SKIP_FROM, SKIP_TO = 1, 3  # layers 2 and 4 (A.2)
+CHRONO_STEPS = 50  # the longest stream of the thesis' few-shot tasks
 
 
 class CLLSTM(OnlineClassifier):
@@ -26,7 +28,7 @@ class CLLSTM(OnlineClassifier):
 
     def __init__(self, config: CLLSTMConfig) -> None:
         super().__init__(config)
-        self.layers = nn.ModuleList()
+        self.encoder = nn.ModuleList()
         channels, size = config.image_channels, config.image_size
         self._sizes: list[int] = []  # of each layer's states
         for i, (stride, pool) in enumerate(zip(config.strides, config.pools, strict=True)):
@@ -34,7 +36,7 @@ class CLLSTM(OnlineClassifier):
             layer = ConvLSTM(
                 channels + label_planes, config.width, stride=stride, gate_norm=config.gate_norm
             )
-            self.layers.append(layer)
+            self.encoder.append(layer)
             size = -(-size // stride)
             self._sizes.append(size)
             size = size // 2 if pool else size
@@ -44,6 +46,7 @@ class CLLSTM(OnlineClassifier):
         self.features = config.width * size**2
         self.inject_lstm = config.label_injection in ("every", "lstm")
         self.lstm = nn.LSTM(self.features + (config.ways if self.inject_lstm else 0), config.hidden)
+        chrono_init(self.lstm, CHRONO_STEPS)
         self.classifier = nn.Linear(config.hidden, config.ways)
         self.checkpoint_steps: int | None = None
         """recompute the forward pass in segments of this many steps during backward: less memory, a third more work"""
@@ -81,7 +84,7 @@ class CLLSTM(OnlineClassifier):
 
     def _run(self, images: Tensor, feedback: Tensor, state: State | None) -> tuple[Tensor, State]:
         features, after = self.encode(images, feedback, state)
-        logits, lstm_state = self.read_out(features, feedback, state)
+        logits, lstm_state = self.forward_features(features, feedback, state)
         return logits, after | lstm_state
 
     def encode(
@@ -101,7 +104,7 @@ class CLLSTM(OnlineClassifier):
         one_hot = encode_feedback(feedback, self.config.ways).to(x.dtype)
         after: State = {}
         skipped: Tensor | None = None
-        for i, (layer, pool) in enumerate(zip(self.layers, self.config.pools, strict=True)):
+        for i, (layer, pool) in enumerate(zip(self.encoder, self.config.pools, strict=True)):
             name = f"layer{i + 1}"
             if self._injects(i):
                 planes = one_hot[..., None, None].expand(*one_hot.shape, *x.shape[-2:])
@@ -116,7 +119,35 @@ class CLLSTM(OnlineClassifier):
                 skipped = x
         return x.reshape(*lead, self.features), after if remember else {}
 
-    def read_out(
+    def image_features(
+        self, images: Float[Tensor, "time batch channels height width"]
+    ) -> Float[Tensor, "time batch features"]:
+        """Features of each image alone: zero state, null label (a feed-forward encoder)."""
+        null = torch.full(images.shape[:2], -1, device=images.device)
+        return self.encode(images, null, remember=False)[0]
+
+    def feed_forward_parameters(self) -> list[nn.Parameter]:
+        return [p for name, p in self.encoder.named_parameters() if "hidden_conv" not in name]
+
+    def start_feed_forward(self) -> None:
+        """Silence the ConvLSTMs' memory and labels, so that training can begin without them.
+
+        Hidden convolutions and label maps start at zero: at first the stack computes `image_features`
+        at every step. Low forget and high input biases keep the zero cell state a fixed point.
+        """
+        with torch.no_grad():
+            for i, layer in enumerate(self.encoder):
+                layer.hidden_conv.weight.zero_()
+                if self._injects(i):
+                    layer.input_conv.weight[:, -self.config.ways :].zero_()
+                width = self.config.width
+                layer.gate_bias[:width] = 1.0
+                layer.gate_bias[width : 2 * width] = -2.0
+
+    def feature_input(self) -> tuple[nn.Parameter, nn.Parameter]:
+        return self.lstm.weight_ih_l0, self.lstm.bias_ih_l0
+
+    def forward_features(
         self,
         features: Float[Tensor, "time batch features"],
         feedback: Int[Tensor, "time batch"],

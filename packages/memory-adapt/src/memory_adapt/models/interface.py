@@ -21,6 +21,8 @@ class OnlineClassifier(nn.Module, ABC):
     feedback: int64, the label that arrives with an image (that of an earlier one), -1 for null.
     """
 
+    encoder: nn.Module
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
@@ -47,6 +49,33 @@ class OnlineClassifier(nn.Module, ABC):
         """One step of the stream: the same numbers as `forward` over the whole."""
         logits, state = self(image.unsqueeze(0), feedback.unsqueeze(0), state)
         return logits.squeeze(0), state
+
+    def image_features(
+        self, images: Float[Tensor, "time batch channels height width"]
+    ) -> Float[Tensor, "time batch features"]:
+        """Features of each image alone, without state or labels."""
+        features: Tensor = self.encoder(images)
+        return features
+
+    @abstractmethod
+    def forward_features(
+        self,
+        features: Float[Tensor, "time batch features"],
+        feedback: Int[Tensor, "time batch"],
+        state: State | None = None,
+    ) -> tuple[Float[Tensor, "time batch ways"], State]:
+        """What follows the encoder: logits at every step, and the state after the last."""
+
+    def feed_forward_parameters(self) -> list[nn.Parameter]:
+        """The parameters that `image_features` depends on."""
+        return list(self.encoder.parameters())
+
+    def start_feed_forward(self) -> None:
+        """Prepare for a training that begins with the encoder alone (staged recipe)."""
+
+    def feature_input(self) -> tuple[nn.Parameter, nn.Parameter]:
+        """Weight (out, features + ...) and bias of the linear map that reads the features."""
+        raise TypeError(f"{type(self).__name__} has no single linear map that reads its features")
 
     def episode_loss(
         self,

@@ -45,6 +45,9 @@ class LSTMLearner(OnlineClassifier):
         """Logits at every step, and the state after the last."""
         return self.forward_features(self.encoder(images), feedback, state)
 
+    def feature_input(self) -> tuple[nn.Parameter, nn.Parameter]:
+        return self.lstm.weight_ih_l0, self.lstm.bias_ih_l0
+
     def forward_features(
         self,
         features: Float[Tensor, "time batch features"],

@@ -74,6 +74,9 @@ class NTM(OnlineClassifier):
         """Logits at every step, and the state after the last."""
         return self.forward_features(self.encoder(images), feedback, state)
 
+    def feature_input(self) -> tuple[nn.Parameter, nn.Parameter]:
+        return self.input_gates.weight, self.input_gates.bias
+
     def forward_features(
         self,
         features: Float[Tensor, "time batch features"],

@@ -1,0 +1,111 @@
+"""k-shot accuracy on streams, the blind bound, and the controls every table must show."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from priors_shared.episodes import (
+    NULL_LABEL,
+    OnlineEpisodes,
+    OnlineEpisodeSampler,
+    delay_labels,
+    generator_for,
+)
+from priors_shared.statistics import ShotAccuracy, accuracy_by_shot
+from torch import Tensor
+
+from memory_adapt.models import OnlineClassifier
+
+Control = Literal["none", "blank images", "null labels", "random labels"]
+CONTROLS: tuple[Control, ...] = ("blank images", "null labels", "random labels")
+
+
+def evaluate(
+    model: OnlineClassifier,
+    sampler: OnlineEpisodeSampler,
+    *,
+    episodes: int,
+    seed: int,
+    control: Control = "none",
+    batch: int = 50,
+) -> ShotAccuracy:
+    """k-shot accuracy of a model with its confidence intervals, k = 0 .. shots - 1.
+
+    Runs on the sampler's device, where the model must be. control: take something away that an honest
+    learner needs; what is left must be chance or the blind bound.
+    """
+
+    def predict(streams: OnlineEpisodes) -> Tensor:
+        streams = take_away(streams, control, sampler, seed)
+        logits: Tensor = model(streams.images, streams.feedback)[0]
+        return logits
+
+    was_training = model.training
+    model.eval()
+    accuracy = evaluate_predictions(predict, sampler, episodes=episodes, seed=seed, batch=batch)
+    model.train(was_training)
+    return accuracy
+
+
+@torch.no_grad()
+def evaluate_predictions(
+    predict: Callable[[OnlineEpisodes], Float[Tensor, "time batch ways"]],
+    sampler: OnlineEpisodeSampler,
+    *,
+    episodes: int,
+    seed: int,
+    batch: int = 50,
+) -> ShotAccuracy:
+    """k-shot accuracy of any predictor of logits; the streams depend on (seed, batch) alone."""
+    correct, seen = [], []
+    for start in range(0, episodes, batch):
+        streams = sampler.sample(min(batch, episodes - start), generator_for(seed, start))
+        correct.append((predict(streams).argmax(-1) == streams.labels).cpu())
+        seen.append(streams.seen.cpu())
+    return accuracy_by_shot(torch.cat(correct, 1), torch.cat(seen, 1), sampler.shots - 1)
+
+
+def take_away(
+    streams: OnlineEpisodes, control: Control, sampler: OnlineEpisodeSampler, seed: int
+) -> OnlineEpisodes:
+    """The streams without what the control removes; labels to be predicted stay as they are.
+
+    blank images: all zeros. null labels: none ever arrives. random labels: uniform ones arrive.
+    """
+    if control == "blank images":
+        return replace(streams, images=torch.zeros_like(streams.images))
+    if control == "null labels":
+        return replace(streams, feedback=torch.full_like(streams.feedback, NULL_LABEL))
+    if control == "random labels":
+        generator = generator_for(seed, 1, streams.labels.shape[1])
+        drawn = torch.randint(sampler.ways, streams.labels.shape, generator=generator)
+        return replace(streams, feedback=delay_labels(drawn, sampler.delay).to(streams.labels.device))
+    return streams
+
+
+def blind_bound(ways: int, shots: int) -> list[float]:
+    """Accuracy, by earlier views of the class, of the best guess that never looks at an image.
+
+    In a balanced stream (each class exactly `shots` times) the label seen least so far is the likeliest
+    next. Exact: the probability of each multiset of counts, step by step. Element k is the k-shot
+    accuracy, k = 0 .. shots - 1.
+    """
+    reached: dict[tuple[int, ...], float] = {(0,) * ways: 1.0}
+    hits = [0.0] * shots
+    for step in range(ways * shots):
+        left = ways * shots - step
+        following: dict[tuple[int, ...], float] = defaultdict(float)
+        for counts, probability in reached.items():  # counts in ascending order
+            least = counts[0]
+            hits[least] += probability * (shots - least) / left
+            for slot, count in enumerate(counts):
+                if count < shots:
+                    after = tuple(sorted((*counts[:slot], count + 1, *counts[slot + 1 :])))
+                    following[after] += probability * (shots - count) / left
+        reached = following
+    return [hit / ways for hit in hits]  # each class is seen for the (k+1)-th time exactly once

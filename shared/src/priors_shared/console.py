@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Self, TextIO
+from typing import Any, TextIO
 
 from priors_shared.errors import UserError
 
@@ -79,7 +79,7 @@ class Progress:
         self._bar: Any = None
         self._began = self._shown = 0.0
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Progress":
         """Show the bar."""
         self._began = self._shown = time.monotonic()
         stream = self._stream if self._stream is not None else sys.stderr

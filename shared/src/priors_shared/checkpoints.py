@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, TypeVar
 
 import safetensors.torch
 import torch
@@ -170,6 +170,9 @@ def load_training_state(folder: Path) -> TrainingState:
     )
 
 
+_Model = TypeVar("_Model", bound="Pretrained")  # not Self: the tests' type checker refuses it
+
+
 class Pretrained(nn.Module):
     """A module with `save_pretrained` and `from_pretrained`, as models of the Hugging Face Hub.
 
@@ -186,7 +189,7 @@ class Pretrained(nn.Module):
         raise NotImplementedError
 
     @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Self:
+    def from_config(cls: type[_Model], config: dict[str, Any]) -> _Model:
         """Build an untrained model."""
         return cls(**config)
 
@@ -197,7 +200,9 @@ class Pretrained(nn.Module):
         save_weights(Path(folder), self, kind=self.kind, config=self.to_config(), extra=extra)
 
     @classmethod
-    def from_pretrained(cls, name: str | Path, *, revision: str | None = None) -> Self:
+    def from_pretrained(
+        cls: type[_Model], name: str | Path, *, revision: str | None = None
+    ) -> _Model:
         """Return the trained model in evaluation mode, on the CPU.
 
         Args:

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from priors_shared.errors import UserError
 from priors_shared.runs import Savable, source_commit, write_atomically
@@ -33,7 +33,7 @@ class Measured:
     seeds: int = 1
 
     @classmethod
-    def over_seeds(cls, values: Sequence[float]) -> Self:
+    def over_seeds(cls, values: Sequence[float]) -> "Measured":
         """Return the mean and sample standard deviation of one value per seed."""
         values = [float(value) for value in values]
         spread = statistics.stdev(values) if len(values) > 1 else None
@@ -142,7 +142,9 @@ class Figure:
     caption: str = ""
 
     @classmethod
-    def from_matplotlib(cls, figure: Savable, caption: str = "", *, format: str = "svg") -> Self:
+    def from_matplotlib(
+        cls, figure: Savable, caption: str = "", *, format: str = "svg"
+    ) -> "Figure":
         """Render a matplotlib figure to "svg", or to "png" where it holds many points."""
         from matplotlib import rc_context  # late: it takes half a second
 
@@ -154,7 +156,7 @@ class Figure:
         return cls(out.getvalue(), "image/svg+xml" if format == "svg" else "image/png", caption)
 
     @classmethod
-    def from_file(cls, path: Path, caption: str = "") -> Self:
+    def from_file(cls, path: Path, caption: str = "") -> "Figure":
         """Take a PNG, JPEG, GIF, WebP or SVG file.
 
         Raises:

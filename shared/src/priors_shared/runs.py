@@ -20,7 +20,7 @@ from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import distributions
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, runtime_checkable
 
 from priors_shared.console import Progress
 from priors_shared.errors import UserError
@@ -29,6 +29,7 @@ _LOG = logging.getLogger(__name__)
 _METRICS, _TIMING = "metrics.jsonl", "timing.jsonl"
 
 
+@runtime_checkable
 class Savable(Protocol):
     """A matplotlib figure, without importing matplotlib."""
 
@@ -65,7 +66,7 @@ class Run:
         may_differ: Collection[str] = (),
         tensorboard: bool = True,
         quiet: bool = False,
-    ) -> Self:
+    ) -> "Run":
         """Make the run folder, or open the one to resume.
 
         Args:
@@ -159,7 +160,7 @@ class Run:
         if self._writer is not None:
             self._writer.close()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Run":
         """Return the run."""
         return self
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -53,58 +54,73 @@ def load_cifar_fs(split: str = "train", data_root: str | Path | None = None) -> 
     data_root: as for `load_cifar100`. Raises UserError when CIFAR-100 is not there.
     """
     check_split(split)
-    everything = load_cifar100("all", data_root)
-    wanted = everything.class_names if split == "all" else CIFAR_FS_CLASSES[split]
-    missing = sorted(set(wanted) - set(everything.class_names))
-    if missing:
-        raise UserError(f"the CIFAR-100 in use lacks the class {missing[0]!r}: {everything.source}")
-    classes = [everything.class_names.index(name) for name in wanted]
-    return replace(everything.select_classes(classes, split=split), name="cifar-fs")
+    classes = None if split == "all" else CIFAR_FS_CLASSES[split]
+    return replace(load_cifar100("all", data_root, classes=classes), name="cifar-fs", split=split)
 
 
-def load_cifar100(split: str = "train", data_root: str | Path | None = None) -> ImageDataset:
-    """CIFAR-100: 32 x 32 RGB, the 100 fine classes in alphabetical order.
+def load_cifar100(
+    split: str = "train",
+    data_root: str | Path | None = None,
+    *,
+    classes: Sequence[str] | None = None,
+) -> ImageDataset:
+    """CIFAR-100: 32 x 32 RGB, by its 100 fine classes.
 
     split: "train" (500 images a class), "test" (100) or "all" (600): the same classes in each.
     data_root: the folder that holds cifar100/cifar100.npz, or cifar-100-python as torchvision
     leaves it (read without torchvision); None means PRIORS_DATA.
-    Raises UserError when neither is there.
+    classes: names of the classes to load, in this order; None means all, alphabetically.
+    Raises UserError when neither is there, or a class is not in CIFAR-100.
     """
     check_split(split, ("train", "test", "all"))
     root = resolve_data_root(data_root)
     if root is not None and (root / PACKED).is_file():
-        images, targets, is_test, names = _read_packed(root / PACKED)
+        images, targets, names = _read_packed(root / PACKED, split, classes)
         source = "packed mosaics (JPEG, quality 93)"
     elif root is not None and (root / TORCHVISION).is_dir():
-        images, targets, is_test, names = _read_batches(root / TORCHVISION)
+        images, targets, names = _read_batches(root / TORCHVISION, split)
         source = "the original python batches"
     else:
         raise UserError(HOW_TO_GET.format(root=root or "PRIORS_DATA, which is not set"))
-    keep = np.full(len(targets), True) if split == "all" else is_test == (split == "test")
-    return ImageDataset(
+    dataset = ImageDataset(
         name="cifar100",
-        images=torch.from_numpy(np.ascontiguousarray(images[keep].transpose(0, 3, 1, 2))),
-        targets=torch.from_numpy(targets[keep].astype(np.int64)),
+        images=torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).contiguous(),
+        targets=torch.from_numpy(targets.astype(np.int64)),
         class_names=tuple(names),
         split=split,
         source=source,
     )
+    if classes is None:
+        return dataset
+    return dataset.select_classes([_place(name, names) for name in classes], split=split)
 
 
-_Arrays = tuple[UInt8[np.ndarray, "items 32 32 3"], np.ndarray, np.ndarray, list[str]]
+_Arrays = tuple[UInt8[np.ndarray, "items 32 32 3"], np.ndarray, list[str]]
 
 
-def _read_packed(path: Path) -> _Arrays:
+def _place(name: str, names: Sequence[str]) -> int:
+    if name not in names:
+        raise UserError(f"CIFAR-100 has no class {name!r}: it has {', '.join(names)}")
+    return names.index(name)
+
+
+def _read_packed(path: Path, split: str, classes: Sequence[str] | None) -> _Arrays:
+    """Only the mosaics that hold what is asked for: to decode all takes seconds."""
     with np.load(path, allow_pickle=False) as packed:
         stored, offset = packed["jpeg_bytes"], packed["mosaic_offset"]
         count, columns = packed["mosaic_count"], int(packed["mosaic_cols"])
         targets, is_test = packed["label"], packed["split"] == 1
         names = [str(name) for name in packed["class_names"]]
+    wanted = range(len(names)) if classes is None else [_place(name, names) for name in classes]
+    # A mosaic holds one class of one of the original splits: its first tile tells which.
+    first = np.cumsum(count) - count
+    in_split = np.full(len(count), True) if split == "all" else is_test[first] == (split == "test")
+    chosen = np.flatnonzero(in_split & np.isin(targets[first], wanted))
     tiles = [
-        read_mosaic(stored[start:stop].tobytes(), columns, int(tiles))
-        for start, stop, tiles in zip(offset[:-1], offset[1:], count, strict=True)
+        read_mosaic(stored[offset[m] : offset[m + 1]].tobytes(), columns, int(count[m]))
+        for m in chosen
     ]
-    return np.concatenate(tiles), targets, is_test, names
+    return np.concatenate(tiles), np.repeat(targets[first[chosen]], count[chosen]), names
 
 
 def read_mosaic(jpeg: bytes, columns: int, tiles: int) -> UInt8[np.ndarray, "tiles side side 3"]:
@@ -118,17 +134,16 @@ def read_mosaic(jpeg: bytes, columns: int, tiles: int) -> UInt8[np.ndarray, "til
     return grid.transpose(0, 2, 1, 3, 4).reshape(-1, side, side, 3)[:tiles]
 
 
-def _read_batches(folder: Path) -> _Arrays:
-    parts = [_unpickle(folder / part) for part in ("train", "test")]
+def _read_batches(folder: Path, split: str) -> _Arrays:
+    parts = [_unpickle(folder / part) for part in ("train", "test") if split in (part, "all")]
     meta = _unpickle(folder / "meta")
     try:
         pixels = np.concatenate([part["data"] for part in parts])
         targets = np.concatenate([part["fine_labels"] for part in parts])
-        is_test = np.repeat([False, True], [len(part["fine_labels"]) for part in parts])
         names = list(meta["fine_label_names"])
     except KeyError as error:
         raise UserError(f"{folder} lacks {error}: unpack cifar-100-python.tar.gz again") from error
-    return pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), targets, is_test, names
+    return pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), targets, names
 
 
 class _ArraysOnly(pickle.Unpickler):

@@ -70,6 +70,8 @@ class DrawingStyle:
     bend_knots: int = 5
     pen: float = 1.35  # gain on the traced stroke: higher is thicker
     look_alike: float = 0.93  # cosine of blurred skeletons above which two characters are one
+    symmetric: float = 0.8  # the same for a character and its own turn
+    stretch: float = 1.4  # both seen with their sides so much nearer to equal: size_jitter's reach
     least_stroke: float = 9.0  # shorter skeletons (dots, dashes) are left out
     seed: int = 0
 
@@ -123,7 +125,8 @@ def load_glyphs(
 def split_of(code_point: int) -> str:
     """The split of a character: fixed by a hash of its base letter, whatever else is drawn."""
     base = unicodedata.normalize("NFKD", chr(code_point)).casefold()[:1]
-    digest = hashlib.sha256(f"glyphs {base}".encode()).digest()
+    # The number is chosen for shares close to the stated ones: letters have many accents or none.
+    digest = hashlib.sha256(f"glyphs 7 {base}".encode()).digest()
     place = int.from_bytes(digest[:8], "big") / 2**64
     return SPLITS[int(np.searchsorted(np.cumsum(SPLIT_SHARES)[:-1], place, side="right"))]
 
@@ -199,13 +202,17 @@ def _draw_glyphs(style: DrawingStyle) -> _Glyphs:
             and in_faces[code] >= style.faces_at_least
         ]
     )
-    owner, pictures = _render_face(files[0], candidates, style)
-    reference = thin(pictures)
-    kept, new_turn = _tell_apart(reference, style)
+    if not len(candidates):
+        raise UserError(
+            f"no character is in {style.faces_at_least} of the {len(files)} faces: lower "
+            "faces_at_least"
+        )
+    owner, pictures = _render_face(files[0], candidates, style, stretch=style.stretch)
+    kept, new_turn = _tell_apart(thin(pictures), style)
     code_points = candidates[owner[kept]]
 
-    owners, skeletons = [np.arange(len(kept))], [reference[kept]]
-    for file, face in zip(files[1:], covered[1:], strict=True):
+    owners, skeletons = [], []
+    for file, face in zip(files, covered, strict=True):
         here = np.flatnonzero([code in face for code in code_points.tolist()])
         owner, pictures = _render_face(file, code_points[here], style)
         owners.append(here[owner])
@@ -228,9 +235,11 @@ def _draw_glyphs(style: DrawingStyle) -> _Glyphs:
 
 
 def _render_face(
-    file: Path, code_points: np.ndarray, style: DrawingStyle
+    file: Path, code_points: np.ndarray, style: DrawingStyle, stretch: float = 1.0
 ) -> tuple[np.ndarray, Bool[np.ndarray, "characters height width"]]:
     """The characters in one face, scaled to `extent` and centred; blank ones are left out.
+
+    stretch: widen narrow ones (and heighten flat ones) up to so many times, up to a square.
 
     Returns the position in `code_points` of each picture, and the pictures.
     """
@@ -239,14 +248,14 @@ def _render_face(
     # BASIC layout: the other engine is not in every build of Pillow.
     font = ImageFont.truetype(str(file), CANVAS, layout_engine=ImageFont.Layout.BASIC)
     extent = round(style.extent * SUPER)
-    pictures = [_render(font, chr(code), extent) for code in code_points.tolist()]
+    pictures = [_render(font, chr(code), extent, stretch) for code in code_points.tolist()]
     owner = [place for place, picture in enumerate(pictures) if picture is not None]
     visible = [picture for picture in pictures if picture is not None]
     return np.array(owner, int), np.array(visible, bool).reshape(-1, CANVAS, CANVAS)
 
 
 def _render(
-    font: ImageFont.FreeTypeFont, character: str, extent: int
+    font: ImageFont.FreeTypeFont, character: str, extent: int, stretch: float
 ) -> Bool[np.ndarray, "height width"] | None:
     from PIL import Image, ImageDraw
 
@@ -256,8 +265,8 @@ def _render(
         return None
     longer = max(box[2] - box[0], box[3] - box[1])
     # Whole characters are scaled to one extent: small caps and capitals become look-alikes.
-    width = max(1, round((box[2] - box[0]) * extent / longer))
-    height = max(1, round((box[3] - box[1]) * extent / longer))
+    width = max(1, round(min(1, stretch * (box[2] - box[0]) / longer) * extent))
+    height = max(1, round(min(1, stretch * (box[3] - box[1]) / longer) * extent))
     scaled = full.resize((width, height), Image.Resampling.BILINEAR, box=box)
     picture = np.zeros((CANVAS, CANVAS), bool)
     top, left = (CANVAS - height) // 2, (CANVAS - width) // 2
@@ -321,17 +330,18 @@ def _tell_apart(
     soft = torch.nn.functional.avg_pool2d(soft, SUPER)[:, 0]
     soft = soft / soft.norm(dim=(1, 2), keepdim=True)
     turned = [torch.rot90(soft, turn, dims=(1, 2)).flatten(1) for turn in range(3)]
-    alike = [turned[0] @ shapes.T > style.look_alike for shapes in turned]
-    alike.append(alike[1].T)  # a looks like b turned thrice where b looks like a turned once
+    cosine = [turned[0] @ shapes.T for shapes in turned]
+    cosine.append(cosine[1].T)  # a is like b turned thrice where b is like a turned once
+    same_shape = (torch.stack(cosine).amax(0) > style.look_alike).numpy()
     stroke = skeletons.sum((1, 2)) / SUPER
-    same_shape = torch.stack(alike).any(0).numpy()
     kept: list[int] = []
     taken = np.zeros(len(skeletons), bool)
     for character in np.flatnonzero(stroke >= style.least_stroke):
         if not taken[character]:
             kept.append(int(character))
             taken |= same_shape[character]
-    quarter, half = (alike[turn].diagonal().numpy()[kept] for turn in (1, 2))
+    own = [cosine[turn].diagonal().numpy()[kept] > style.symmetric for turn in (1, 2)]
+    quarter, half = own
     by_half = ~half & ~quarter
     new_turn = np.stack([np.ones(len(kept), bool), ~quarter, by_half, by_half], axis=1)
     return np.array(kept), new_turn

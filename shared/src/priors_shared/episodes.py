@@ -78,7 +78,9 @@ class OnlineEpisodeSampler:
         if delay < 1:
             raise UserError(f"label delay must be at least 1 step, got {delay}")
         if dataset.classes < ways:
-            raise UserError(f"{dataset.name} has {dataset.classes} classes, fewer than the {ways} ways asked for")
+            raise UserError(
+                f"{dataset.name} has {dataset.classes} classes, fewer than the {ways} ways asked for"
+            )
         counts = torch.bincount(dataset.targets, minlength=dataset.classes)
         if int(counts.min()) < shots:
             poor = int(counts.argmin())
@@ -116,7 +118,9 @@ class OnlineEpisodeSampler:
         shuffled = torch.rand(batch, self.ways, self._most, generator=generator).to(self.device)
         count = self._count[classes]  # (B, W)
         beyond = torch.arange(self._most, device=self.device) >= count.unsqueeze(-1)
-        order = shuffled.masked_fill(beyond, 2.0).argsort(-1)  # (B, W, most), a class' own items first
+        order = shuffled.masked_fill(beyond, 2.0).argsort(
+            -1
+        )  # (B, W, most), a class' own items first
         stream = torch.arange(batch, device=self.device).expand_as(labels)
         nth = seen % count[stream, labels]  # an iid stream may exhaust a class: then it starts over
         items = self._item_of_row[self._first[classes[stream, labels]] + order[stream, labels, nth]]
@@ -154,5 +158,6 @@ def generator_for(seed: int, *path: int) -> torch.Generator:
     """
     import numpy as np
 
-    state = np.random.SeedSequence([seed, *path]).generate_state(1, np.uint64)[0]
+    sequence = np.random.SeedSequence(seed, spawn_key=path)  # a plain list ignores trailing zeros
+    state = sequence.generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(state >> np.uint64(1)))

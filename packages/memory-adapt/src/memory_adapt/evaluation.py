@@ -9,6 +9,9 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float
+from torch import Tensor
+
+from memory_adapt.models import OnlineClassifier
 from priors_shared.episodes import (
     NULL_LABEL,
     OnlineEpisodes,
@@ -17,9 +20,6 @@ from priors_shared.episodes import (
     generator_for,
 )
 from priors_shared.statistics import ShotAccuracy, accuracy_by_shot
-from torch import Tensor
-
-from memory_adapt.models import OnlineClassifier
 
 Control = Literal["none", "blank images", "null labels", "random labels"]
 CONTROLS: tuple[Control, ...] = ("blank images", "null labels", "random labels")
@@ -84,7 +84,9 @@ def take_away(
     if control == "random labels":
         generator = generator_for(seed, 1, streams.labels.shape[1])
         drawn = torch.randint(sampler.ways, streams.labels.shape, generator=generator)
-        return replace(streams, feedback=delay_labels(drawn, sampler.delay).to(streams.labels.device))
+        return replace(
+            streams, feedback=delay_labels(drawn, sampler.delay).to(streams.labels.device)
+        )
     return streams
 
 

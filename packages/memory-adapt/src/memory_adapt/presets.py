@@ -79,7 +79,8 @@ PRESETS: dict[str, Callable[[str], TrainConfig]] = {
 
 def _small(model: str, **data: Any) -> ModelConfig:
     """A narrow network. CL+LSTM: stride 2 in the first layer, so that no map is wider than 14 (16), and
-    normalised gates, without which the encoder alone does not train."""
+    normalised gates, without which the encoder alone does not train.
+    """
     small: dict[str, ModelConfig] = {
         "cl-lstm": CLLSTMConfig(
             width=CPU_WIDTH,
@@ -136,6 +137,6 @@ _CPU_STAGES: dict[str, Callable[[], tuple[StageConfig, ...]]] = {
     "lstm": lambda: (_prototypes(), _readout(), _episodes(600, 10, 5e-4, 0.02)),
     "ntm": lambda: (_prototypes(), _readout(), _episodes(600, 10, 5e-4, 0.02)),
     "apl": lambda: (_prototypes(), _episodes(800, 10, 1e-3, 0.02)),
-    "opn": lambda: (_episodes(1500, 10, 2e-3, 0.02),),
-    "cpm": lambda: (_episodes(1500, 10, 2e-3, 0.02),),
+    "opn": lambda: (_episodes(1500, 5, 2e-3, 0.02),),
+    "cpm": lambda: (_episodes(1500, 5, 2e-3, 0.02),),
 }

@@ -19,17 +19,6 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from lightning_fabric import Fabric
-from priors_shared.checkpoints import (
-    has_training_state,
-    load_training_state,
-    save_training_state,
-    save_weights,
-)
-from priors_shared.datasets import ImageDataset, load_dataset
-from priors_shared.datasets.base import as_float
-from priors_shared.devices import launch, set_threads
-from priors_shared.episodes import OnlineEpisodes, OnlineEpisodeSampler, OnlineStreams, generator_for
-from priors_shared.runs import Run
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -42,6 +31,21 @@ from memory_adapt.models.opn import (
     running_prototypes,
     scores_from_distances,
 )
+from priors_shared.checkpoints import (
+    has_training_state,
+    load_training_state,
+    save_training_state,
+    save_weights,
+)
+from priors_shared.datasets import ImageDataset, load_dataset
+from priors_shared.datasets.base import as_float
+from priors_shared.devices import launch, set_threads
+from priors_shared.episodes import (
+    OnlineEpisodeSampler,
+    OnlineStreams,
+    generator_for,
+)
+from priors_shared.runs import Run
 
 CHECKPOINT_KIND = "memory-adapt online learner"
 VALIDATION_SEED = 2**31 - 1
@@ -78,7 +82,9 @@ def train(config: TrainConfig, where: LaunchConfig, run: Run) -> OnlineClassifie
 
 def save_learner(folder: Path, model: OnlineClassifier, **extra: object) -> None:
     """Write a learner that `OnlineLearner.from_pretrained` and the commands load."""
-    save_weights(folder, model, kind=CHECKPOINT_KIND, config=config_to_json(model.config), extra=extra)
+    save_weights(
+        folder, model, kind=CHECKPOINT_KIND, config=config_to_json(model.config), extra=extra
+    )
 
 
 def learning_rate(stage: StageConfig, update: int) -> float:
@@ -102,7 +108,9 @@ class PrototypeHead(nn.Module):
         self, features: Float[Tensor, "time batch features"], feedback: Int[Tensor, "time batch"]
     ) -> tuple[Float[Tensor, "time batch ways"], Float[Tensor, "time batch"]]:
         """Logits of the slots, and of "not seen before"."""
-        empty = initial_prototypes(features, features.shape[1], self.ways, features.shape[2], delay=1)
+        empty = initial_prototypes(
+            features, features.shape[1], self.ways, features.shape[2], delay=1
+        )
         prototypes, counts, _ = running_prototypes(features, feedback, empty)
         distance = (features.unsqueeze(2) - prototypes).square().sum(-1) * self.log_scale.exp()
         return scores_from_distances(distance, counts > 0, self.beta, self.gamma)
@@ -136,7 +144,9 @@ class Stage(nn.Module, ABC):
     def predict(self, inputs: Tensor, feedback: Tensor) -> Float[Tensor, "time batch ways"]:
         """Logits, for validation."""
 
-    def prepare(self, dataset: ImageDataset, device: torch.device) -> Callable[[OnlineStreams], Tensor]:
+    def prepare(
+        self, dataset: ImageDataset, device: torch.device
+    ) -> Callable[[OnlineStreams], Tensor]:
         """How to get the inputs of streams of a dataset: here, their images."""
         images = dataset.images.to(device)
         return lambda streams: as_float(images[streams.items])
@@ -189,7 +199,9 @@ class ReadoutStage(Stage):
         return [p for p in self.learner.model.parameters() if p not in encoder]
 
     @torch.no_grad()
-    def prepare(self, dataset: ImageDataset, device: torch.device) -> Callable[[OnlineStreams], Tensor]:
+    def prepare(
+        self, dataset: ImageDataset, device: torch.device
+    ) -> Callable[[OnlineStreams], Tensor]:
         parts = [
             self.learner.model.image_features(as_float(images.to(device)).unsqueeze(1)).squeeze(1)
             for images in dataset.images.split(512)
@@ -241,7 +253,12 @@ def _run_stage(
         learner.model.start_feed_forward()
     ways, device = config.model.ways, fabric.device
     sampler = OnlineEpisodeSampler(
-        train_set, ways=ways, shots=settings.shots, order=settings.order, delay=config.delay, device=device
+        train_set,
+        ways=ways,
+        shots=settings.shots,
+        order=settings.order,
+        delay=config.delay,
+        device=device,
     )
     validation = OnlineEpisodeSampler(
         val_set, ways=ways, shots=VALIDATION_SHOTS, delay=config.delay, device=device

@@ -77,7 +77,9 @@ class CLLSTM(OnlineClassifier):
         logits = []
         for start in range(0, len(images), steps):
             part = slice(start, start + steps)
-            out, state = checkpoint(self._run, images[part], feedback[part], state, use_reentrant=False)
+            out, state = checkpoint(
+                self._run, images[part], feedback[part], state, use_reentrant=False
+            )
             logits.append(out)
         assert state is not None
         return torch.cat(logits), state
@@ -96,7 +98,8 @@ class CLLSTM(OnlineClassifier):
         remember: bool = True,
     ) -> tuple[Float[Tensor, "time batch features"], State]:
         """Flattened activations of the ConvLSTM stack. remember False: every image is seen from the zero
-        state (a feed-forward encoder; the first stage of the staged recipe)."""
+        state (a feed-forward encoder; the first stage of the staged recipe).
+        """
         lead = images.shape[:2]
         x = images if remember else images.flatten(0, 1).unsqueeze(0)
         if not remember:

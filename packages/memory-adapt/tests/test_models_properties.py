@@ -6,27 +6,37 @@ import pytest
 import torch
 from torch import Tensor
 
-from memory_adapt.config import APLConfig, CPMConfig, LSTMConfig, NTMConfig, OPNConfig
+from memory_adapt.config import (
+    APLConfig,
+    CLLSTMConfig,
+    CPMConfig,
+    LSTMConfig,
+    ModelConfig,
+    NTMConfig,
+    OPNConfig,
+)
+from memory_adapt.models import OnlineClassifier, State, build_model
 from memory_adapt.models.apl import APL
-from memory_adapt.models.cpm import CPM
-from memory_adapt.models.interface import OnlineClassifier, State
+from memory_adapt.models.cl_lstm import CLLSTM
 from memory_adapt.models.lstm import LSTMLearner
 from memory_adapt.models.ntm import NTM
-from memory_adapt.models.opn import OPN
 
 WAYS, TIME, BATCH, SIZE = 3, 14, 3, 16
 SMALL = {"ways": WAYS, "width": 8, "image_size": SIZE}
 
-MODELS = {
-    "opn": lambda: OPN(OPNConfig(**SMALL)),
-    "opn-delay-3": lambda: OPN(OPNConfig(**SMALL, delay=3)),
-    "opn-cosine": lambda: OPN(OPNConfig(**SMALL, metric="cosine")),
-    "cpm": lambda: CPM(CPMConfig(**SMALL, hidden=12)),
-    "cpm-delay-3": lambda: CPM(CPMConfig(**SMALL, hidden=12, delay=3)),
-    "lstm": lambda: LSTMLearner(LSTMConfig(**SMALL, hidden=12)),
-    "ntm": lambda: NTM(NTMConfig(**SMALL, hidden=12, slots=6, slot_size=5, heads=2)),
-    "apl": lambda: APL(APLConfig(**SMALL, hidden=12, neighbours=3, slots=5)),
-    "apl-delay-3": lambda: APL(APLConfig(**SMALL, hidden=12, neighbours=3, slots=5, delay=3)),
+MODELS: dict[str, ModelConfig] = {
+    "opn": OPNConfig(**SMALL),
+    "opn-delay-3": OPNConfig(**SMALL, delay=3),
+    "opn-cosine": OPNConfig(**SMALL, metric="cosine"),
+    "cpm": CPMConfig(**SMALL, hidden=12),
+    "cpm-delay-3": CPMConfig(**SMALL, hidden=12, delay=3),
+    "lstm": LSTMConfig(**SMALL, hidden=12),
+    "ntm": NTMConfig(**SMALL, hidden=12, slots=6, slot_size=5, heads=2),
+    "apl": APLConfig(**SMALL, hidden=12, neighbours=3, slots=5),
+    "apl-delay-3": APLConfig(**SMALL, hidden=12, neighbours=3, slots=5, delay=3),
+    "cl-lstm": CLLSTMConfig(**SMALL, hidden=12),
+    "cl-lstm-first": CLLSTMConfig(**SMALL, hidden=12, label_injection="first", gate_norm=True),
+    "cl-lstm-lstm": CLLSTMConfig(**SMALL, hidden=12, label_injection="lstm"),
 }
 
 
@@ -34,7 +44,7 @@ MODELS = {
 def model(request: pytest.FixtureRequest) -> OnlineClassifier:
     """A learner whose weights are far from their initial values, so that every path matters."""
     torch.manual_seed(0)
-    model = MODELS[request.param]()
+    model = build_model(MODELS[request.param])
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.3 * torch.randn(parameter.shape))
@@ -169,14 +179,17 @@ def test_permuting_label_slots_permutes_the_logits(model: OnlineClassifier) -> N
     logits, _ = model(images, feedback)
     to = torch.tensor([2, 0, 1])  # slot k becomes to[k]
     permuted_feedback = torch.where(feedback < 0, feedback, to[feedback.clamp(min=0)])
-    if isinstance(model, LSTMLearner | NTM):
-        into = (
-            model.lstm.weight_ih_l0 if isinstance(model, LSTMLearner) else model.input_gates.weight
-        )
-        permute_(into.mT[-WAYS:], to)
+    if isinstance(model, CLLSTM):
+        for layer, features in zip(model.encoder, (1, 8, 8, 8), strict=True):
+            permute_(layer.input_conv.weight.transpose(0, 1)[features:], to)
+        permute_(model.lstm.weight_ih_l0.mT[model.features :], to)
+    if isinstance(model, LSTMLearner):
+        permute_(model.lstm.weight_ih_l0.mT[-WAYS:], to)
+    if isinstance(model, NTM):
+        permute_(model.input_gates.weight.mT[-WAYS:], to)
     if isinstance(model, APL):
         permute_(model.label_embedding.weight[:WAYS], to)
-    if isinstance(model, LSTMLearner | NTM | APL):
+    if isinstance(model, CLLSTM | LSTMLearner | NTM | APL):
         permute_(model.classifier.weight, to)
         permute_(model.classifier.bias, to)
     permuted, _ = model(images, permuted_feedback)
@@ -185,7 +198,9 @@ def test_permuting_label_slots_permutes_the_logits(model: OnlineClassifier) -> N
 
 
 def permute_(rows: Tensor, to: Tensor) -> None:
-    rows[to] = rows.clone()
+    """Row k becomes row to[k]; nothing to do where no row takes labels."""
+    if len(rows) > 0:
+        rows[to] = rows.clone()
 
 
 def test_every_parameter_gets_a_finite_gradient(model: OnlineClassifier) -> None:

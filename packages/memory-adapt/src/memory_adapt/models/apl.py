@@ -43,6 +43,8 @@ class APL(OnlineClassifier):
     ways), images whose labels have not arrived and what was predicted for them, oldest first.
     """
 
+    encoder: Conv4
+
     def __init__(self, config: APLConfig) -> None:
         super().__init__(config)
         if config.neighbours > config.slots:

@@ -36,6 +36,8 @@ class CPM(OnlineClassifier):
     "hidden", "cell" (batch, hidden).
     """
 
+    encoder: Conv4
+
     def __init__(self, config: CPMConfig) -> None:
         super().__init__(config)
         self.ways, self.delay, self.hidden = config.ways, config.delay, config.hidden

@@ -23,6 +23,8 @@ class LSTMLearner(OnlineClassifier):
     state: "hidden", "cell" (batch, hidden).
     """
 
+    encoder: Conv4
+
     def __init__(self, config: LSTMConfig, chrono_steps: int = 50) -> None:
         super().__init__(config)
         self.ways, self.hidden = config.ways, config.hidden
@@ -46,6 +48,7 @@ class LSTMLearner(OnlineClassifier):
         return self.forward_features(self.encoder(images), feedback, state)
 
     def feature_input(self) -> tuple[nn.Parameter, nn.Parameter]:
+        """Weight and bias of the gates' input map; its first columns read the features."""
         return self.lstm.weight_ih_l0, self.lstm.bias_ih_l0
 
     def forward_features(

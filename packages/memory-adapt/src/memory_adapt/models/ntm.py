@@ -35,6 +35,8 @@ class NTM(OnlineClassifier):
     slots), "read_weights" (batch, heads, slots).
     """
 
+    encoder: Conv4
+
     def __init__(self, config: NTMConfig) -> None:
         super().__init__(config)
         if config.heads > config.slots:
@@ -75,6 +77,7 @@ class NTM(OnlineClassifier):
         return self.forward_features(self.encoder(images), feedback, state)
 
     def feature_input(self) -> tuple[nn.Parameter, nn.Parameter]:
+        """Weight and bias of the gates' input map; its first columns read the features."""
         return self.input_gates.weight, self.input_gates.bias
 
     def forward_features(

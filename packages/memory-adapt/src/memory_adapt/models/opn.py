@@ -36,6 +36,8 @@ class OPN(OnlineClassifier):
     "pending" (batch, delay, features), the images whose labels have not arrived, oldest first.
     """
 
+    encoder: Conv4
+
     def __init__(self, config: OPNConfig) -> None:
         super().__init__(config)
         self.ways, self.delay, self.metric = config.ways, config.delay, config.metric

@@ -1,0 +1,92 @@
+"""The analytic counts are those of a profiler, and the thesis' figures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from memory_adapt.config import (
+    APLConfig,
+    CLLSTMConfig,
+    CPMConfig,
+    LSTMConfig,
+    ModelConfig,
+    NTMConfig,
+    OPNConfig,
+)
+from memory_adapt.cost import (
+    COMPARED,
+    LEARNERS,
+    THESIS_FORWARD,
+    THESIS_STEP,
+    cost_table,
+    forward_flops,
+)
+from memory_adapt.models import build_model
+
+ODD = {"ways": 3, "image_channels": 3, "image_size": 32, "width": 8}
+CONFIGS: list[ModelConfig] = [
+    *LEARNERS.values(),
+    CLLSTMConfig(label_injection="lstm"),
+    CLLSTMConfig(
+        **ODD, hidden=12, strides=(2, 1, 1, 1), pools=(True, False, True, False), gate_norm=True
+    ),
+    LSTMConfig(**ODD, hidden=12),
+    NTMConfig(**ODD, hidden=12, slots=7, slot_size=5, heads=2),
+    APLConfig(**ODD, hidden=12, neighbours=3, slots=6),
+    OPNConfig(**ODD, metric="cosine"),
+    CPMConfig(**ODD, hidden=12),
+]
+
+
+def profiled_flops(run: Callable[[], object]) -> int:
+    # Without oneDNN: it runs an LSTM as one operation, which the counter does not know.
+    with (
+        torch.no_grad(),
+        torch.backends.mkldnn.flags(enabled=False),
+        FlopCounterMode(display=False) as counter,
+    ):
+        run()
+    return counter.get_total_flops()
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: type(config).__name__)
+@pytest.mark.filterwarnings("ignore:TF32 acceleration")
+def test_a_learners_step_costs_what_a_profiler_counts(config: ModelConfig) -> None:
+    learner = build_model(config)
+    image = torch.rand(1, config.image_channels, config.image_size, config.image_size)
+    state = learner.initial_state(1)
+    counted = profiled_flops(lambda: learner.step(image, torch.tensor([0]), state))
+    assert forward_flops(config) == counted
+
+
+@pytest.mark.parametrize("name", COMPARED)
+@pytest.mark.filterwarnings("ignore:TF32 acceleration")
+def test_a_compared_network_costs_what_a_profiler_counts(name: str) -> None:
+    build, count = COMPARED[name]
+    network = build()
+    assert count() == profiled_flops(lambda: network(torch.rand(1, 1, 28, 28)))
+
+
+def test_the_table_gives_the_thesis_figures() -> None:
+    rows = {row["model"]: row for row in cost_table(measure=False)}
+    for name in THESIS_FORWARD:
+        assert round(rows[name]["forward_gflops"], 2) == THESIS_FORWARD[name]
+        # The thesis multiplies its rounded figure by three.
+        assert rows[name]["step_gflops"] == pytest.approx(THESIS_STEP[name], abs=0.02)
+        assert rows[name]["thesis_step_gflops"] == THESIS_STEP[name]
+    ours, cnn = rows["CL+LSTM, label at layer 1"], rows["4-layer CNN"]
+    assert cnn["parameters"] == pytest.approx(ours["parameters"], rel=0.05)
+    assert all(row["ms_per_step"] is None for row in rows.values())
+
+
+def test_a_measured_row_has_a_time() -> None:
+    assert all(row["ms_per_step"] > 0 for row in cost_table(repeats=1))
+
+
+def test_a_configuration_without_count_is_refused() -> None:
+    with pytest.raises(TypeError, match="ModelConfig"):
+        forward_flops(ModelConfig())

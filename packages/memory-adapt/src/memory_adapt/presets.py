@@ -53,6 +53,16 @@ def omniglot_5way_scratch_cpu(model: str = "cl-lstm") -> TrainConfig:
     return TrainConfig(dataset="omniglot", model=_small(model), stages=(stage,))
 
 
+def omniglot_5way_delay3(model: str = "cl-lstm") -> TrainConfig:
+    """omniglot_5way with labels that arrive 3 steps late"""
+    return replace(omniglot_5way(model), delay=3)
+
+
+def omniglot_5way_delay3_cpu(model: str = "cl-lstm") -> TrainConfig:
+    """omniglot_5way_cpu with labels that arrive 3 steps late"""
+    return replace(omniglot_5way_cpu(model), delay=3)
+
+
 def glyphs_5way_cpu(model: str = "cl-lstm") -> TrainConfig:
     """Glyphs (drawn from fonts, nothing to download) on one core, as omniglot_5way_cpu"""
     return replace(omniglot_5way_cpu(model), dataset="glyphs")
@@ -70,6 +80,8 @@ PRESETS: dict[str, Callable[[str], TrainConfig]] = {
         omniglot_5way,
         omniglot_5way_cpu,
         omniglot_5way_scratch_cpu,
+        omniglot_5way_delay3,
+        omniglot_5way_delay3_cpu,
         glyphs_5way_cpu,
         cifar_fs_5way,
         cifar_fs_5way_cpu,

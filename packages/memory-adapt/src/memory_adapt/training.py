@@ -251,18 +251,12 @@ def _run_stage(
     stage = STAGES[settings.kind](learner)
     if start == 0 and settings.kind == "prototypes":
         learner.model.start_feed_forward()
-    ways, device = config.model.ways, fabric.device
-    sampler = OnlineEpisodeSampler(
-        train_set,
-        ways=ways,
-        shots=settings.shots,
-        order=settings.order,
-        delay=config.delay,
-        device=device,
-    )
-    validation = OnlineEpisodeSampler(
-        val_set, ways=ways, shots=VALIDATION_SHOTS, delay=config.delay, device=device
-    )
+    device = fabric.device
+    # Prototypes would take late labels for the wrong image's; the encoder's stage needs none late.
+    delay = 1 if settings.kind == "prototypes" else config.delay
+    common: dict[str, Any] = {"ways": config.model.ways, "delay": delay, "device": device}
+    sampler = OnlineEpisodeSampler(train_set, shots=settings.shots, order=settings.order, **common)
+    validation = OnlineEpisodeSampler(val_set, shots=VALIDATION_SHOTS, **common)
     train_inputs, val_inputs = (stage.prepare(part, device) for part in (train_set, val_set))
 
     learner.requires_grad_(False)

@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Any
 
 from priors_shared.errors import UserError
 
@@ -59,8 +59,8 @@ class Progress:
         *,
         start: int = 0,
         quiet: bool = False,
-        every_seconds: float = 10.0,
-        stream: TextIO | None = None,
+        every_seconds: float | int = 10,
+        stream: Any = None,
     ) -> None:
         """Prepare, show nothing yet.
 
@@ -70,7 +70,7 @@ class Progress:
             start: steps done before, by the run that is resumed.
             quiet: show nothing at all.
             every_seconds: between two lines, where there is no terminal.
-            stream: stderr where None.
+            stream: text file to write to; stderr where None.
         """
         self.total, self.description, self.done = total, description, start
         self._start, self._quiet, self._every = start, quiet, every_seconds
@@ -126,7 +126,6 @@ class Progress:
         elapsed, new = now - self._began, self.done - self._start
         left = f", {_clock(elapsed / new * (self.total - self.done))} left" if new > 0 else ""
         text = self._metrics_text()
-        assert self._stream is not None, "__enter__ set it"
         self._stream.write(
             f"{self.description}: {self.done}/{self.total}, {_clock(elapsed)}{left}"
             + (f"  {text}" if text else "")
@@ -135,7 +134,7 @@ class Progress:
         self._stream.flush()
 
 
-def _bar(stream: TextIO) -> Any:
+def _bar(stream: Any) -> Any:
     # Late: rich takes 60 ms, which `--help` need not pay.
     from rich.console import Console
     from rich.progress import (

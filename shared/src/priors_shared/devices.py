@@ -7,12 +7,17 @@ import platform
 import shutil
 import sys
 import warnings
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning_fabric import Fabric
 
 from priors_shared.errors import UserError
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+else:
+    Fabric = Any  # imported in `launch`: it loads torch's compiler, as slow as torch itself
 
 ACCELERATORS = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "64-true")
@@ -48,9 +53,9 @@ def launch(
     if compile:
         _require_compiler(accelerator)
 
+    fabric_class = _fabric_class()
     _quieten()
-    checked: Any = precision
-    fabric = _CompilingFabric(accelerator=accelerator, devices=count, precision=checked)
+    fabric = fabric_class(accelerator=accelerator, devices=count, precision=precision)
     fabric.compiles = compile
     fabric.launch()
     return fabric
@@ -140,22 +145,28 @@ def _require_compiler(accelerator: str) -> None:
         raise UserError("--compile: on CUDA it needs triton: pip install triton")
 
 
-class _CompilingFabric(Fabric):
-    """Fabric whose `setup` compiles, where `launch` was told to."""
+@cache
+def _fabric_class() -> Any:
+    from lightning_fabric import Fabric
 
-    compiles = False
+    class CompilingFabric(Fabric):
+        """Fabric whose `setup` compiles, where `launch` was told to."""
 
-    def setup(self, module: Any, *optimizers: Any, **options: Any) -> Any:
-        """Compile before wrapping: Fabric takes the compiled module apart and together."""
-        if self.compiles:
-            module = torch.compile(module)
-        return super().setup(module, *optimizers, **options)
+        compiles = False
 
-    def setup_module(self, module: Any, *arguments: Any, **options: Any) -> Any:
-        """See `setup`."""
-        if self.compiles:
-            module = torch.compile(module)
-        return super().setup_module(module, *arguments, **options)
+        def setup(self, module: Any, *optimizers: Any, **options: Any) -> Any:
+            """Compile before wrapping: Fabric takes the compiled module apart and together."""
+            if self.compiles:
+                module = torch.compile(module)
+            return super().setup(module, *optimizers, **options)
+
+        def setup_module(self, module: Any, *arguments: Any, **options: Any) -> Any:
+            """See `setup`."""
+            if self.compiles:
+                module = torch.compile(module)
+            return super().setup_module(module, *arguments, **options)
+
+    return CompilingFabric
 
 
 def _quieten() -> None:

@@ -27,15 +27,14 @@ SCHEMA = 1
 class Measured:
     """A number of ours: mean over seeds, with its spread."""
 
-    mean: float
-    spread: float | None = None
+    mean: float | int
+    spread: float | int | None = None
     """Standard deviation over seeds, or the half-width of an interval; None with one seed."""
     seeds: int = 1
 
     @classmethod
-    def over_seeds(cls, values: Sequence[float]) -> "Measured":
+    def over_seeds(cls, values: Sequence[float | int]) -> "Measured":
         """Return the mean and sample standard deviation of one value per seed."""
-        values = [float(value) for value in values]
         spread = statistics.stdev(values) if len(values) > 1 else None
         return cls(statistics.fmean(values), spread, len(values))
 
@@ -208,9 +207,9 @@ class Section:
 class Curve:
     """A line of `line_figure`."""
 
-    x: Sequence[float]
-    y: Sequence[float]
-    spread: Sequence[float] | None = None
+    x: Sequence[float | int]
+    y: Sequence[float | int]
+    spread: Sequence[float | int] | None = None
     """Half-width of the band around it."""
     dashed: bool = False
     """For the thesis' numbers, bounds and chance levels."""

@@ -395,7 +395,7 @@ def write_html(
 def _contents(sections: Sequence[Section]) -> str:
     items = []
     for number, section in enumerate(sections, start=1):
-        marks = "".join(_mark(verdict) for verdict in section.verdicts())
+        marks = " ".join(_mark(verdict) for verdict in section.verdicts())
         link = f'<a href="#{_anchor(number, section)}">{html.escape(section.title)}</a>'
         items.append(f"<li>{link} {marks}</li>")
     return f"<nav><ol>{''.join(items)}</ol></nav>"
@@ -453,10 +453,11 @@ def _table_html(table: Table) -> str:
     rows = "\n".join(
         row_html("td", (_cell_html(cell, table.digits) for cell in row)) for row in table.rows
     )
-    caption = f"<caption>{html.escape(table.caption)}</caption>" if table.caption else ""
+    # Outside of the part that scrolls sideways on a narrow screen.
+    caption = f"<figcaption>{html.escape(table.caption)}</figcaption>" if table.caption else ""
     return (
-        f'<div class="wide"><table>{caption}\n<thead>{head}</thead>\n'
-        f"<tbody>\n{rows}\n</tbody></table></div>"
+        f'<figure>{caption}<div class="wide"><table>\n<thead>{head}</thead>\n'
+        f"<tbody>\n{rows}\n</tbody></table></div></figure>"
     )
 
 
@@ -517,10 +518,10 @@ dl { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: .15r
 dd { margin: 0; }
 nav { background: var(--panel); border-radius: .5rem; padding: .6rem 1rem; }
 nav ol { margin: 0; padding-left: 1.4rem; }
-.wide { overflow-x: auto; margin: 1rem 0; }
+.wide { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .9375rem; }
-caption { text-align: left; color: var(--soft); font-size: .875rem; padding-bottom: .4rem; }
-th, td { padding: .35rem .9rem .35rem 0; text-align: left; border-bottom: 1px solid var(--line);
+td:first-child { min-width: 7rem; }
+th, td { padding: .35rem 1.1rem .35rem 0; text-align: left; border-bottom: 1px solid var(--line);
   vertical-align: baseline; }
 th { font-weight: 600; border-bottom-width: 2px; }
 .number { text-align: right; font-variant-numeric: tabular-nums; }
@@ -528,7 +529,7 @@ td.number { white-space: nowrap; }
 td small { color: var(--soft); }
 figure { margin: 1.25rem 0; }
 figure img { max-width: 100%; height: auto; background: #fff; border-radius: .5rem; }
-figcaption { color: var(--soft); font-size: .875rem; }
+figcaption { margin: .25rem 0; max-width: 46rem; color: var(--soft); font-size: .875rem; }
 pre { background: var(--panel); border-radius: .5rem; padding: .75rem 1rem; overflow-x: auto;
   font-size: .875rem; }
 .mark { font-size: .8125rem; font-weight: 600; white-space: nowrap; border: 1px solid;

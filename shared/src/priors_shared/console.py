@@ -92,7 +92,7 @@ class Progress:
             self._bar.start()
         return self
 
-    def advance(self, steps: int = 1, **metrics: float | int | str) -> None:
+    def advance(self, steps: int = 1, /, **metrics: float | int | str) -> None:
         """Count `steps` more; `metrics` stay shown until they are given anew."""
         self.done += steps
         self._metrics.update(metrics)

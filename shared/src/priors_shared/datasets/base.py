@@ -23,6 +23,7 @@ class ImageDataset:
     targets: int64, the class of each item, 0..classes-1.
     class_names: one name per class.
     skipped: (path or row, reason) of everything that could not be read; nothing goes silently.
+    paths: the file of each item; empty where items have no files of their own.
     """
 
     name: str
@@ -32,11 +33,14 @@ class ImageDataset:
     split: str = "all"
     skipped: tuple[tuple[str, str], ...] = ()
     source: str = ""
+    paths: tuple[str, ...] = ()
     _by_class: tuple[Tensor, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if len(self.images) != len(self.targets):
             raise ValueError(f"{len(self.images)} images but {len(self.targets)} targets")
+        if self.paths and len(self.paths) != len(self.targets):
+            raise ValueError(f"{len(self.paths)} paths but {len(self.targets)} targets")
         if len(self) and not 0 <= int(self.targets.min()) <= int(self.targets.max()) < self.classes:
             raise ValueError(f"targets must lie in 0 .. {self.classes - 1}: one name per class")
         order = torch.argsort(self.targets, stable=True)
@@ -65,14 +69,16 @@ class ImageDataset:
         """A dataset with only these classes, renumbered 0.. in the given order."""
         items = [self.items_of(c) for c in classes]
         targets = torch.cat([torch.full_like(index, new) for new, index in enumerate(items)])
+        chosen = torch.cat(items)
         return ImageDataset(
             name=self.name,
-            images=self.images[torch.cat(items)],
+            images=self.images[chosen],
             targets=targets,
             class_names=tuple(self.class_names[c] for c in classes),
             split=split,
             skipped=self.skipped,
             source=self.source,
+            paths=tuple(self.paths[i] for i in chosen.tolist()) if self.paths else (),
         )
 
 

@@ -58,6 +58,7 @@ def load_image_folder(
     images: list[np.ndarray] = []
     targets: list[int] = []
     names: list[str] = []
+    paths: list[str] = []
     skipped: list[tuple[str, str]] = []
     for folder in _class_folders(root, split):
         files = sorted(f for f in folder.rglob("*") if f.is_file() and _shown(f, root))
@@ -71,6 +72,7 @@ def load_image_folder(
                 skipped.append((str(file), picture))
             else:
                 images.append(picture)
+                paths.append(str(file))
                 targets.append(len(names))
         if len(images) == before:
             raise UserError(
@@ -91,6 +93,7 @@ def load_image_folder(
         split=split,
         skipped=tuple(skipped),
         source=str(root),
+        paths=tuple(paths),
     )
 
 

@@ -93,14 +93,16 @@ class Run:
             _check_same(_read_json(held), wanted, held, may_differ)
         elif out.exists() and any(not p.name.endswith(".next") for p in out.iterdir()):
             raise UserError(f"{out} is not empty and holds no run: use another --out")
-        for folder in (out, out / "checkpoints", out / "plots"):
-            folder.mkdir(parents=True, exist_ok=True)
+        out.mkdir(parents=True, exist_ok=True)
+        if not resumed:
+            # First of all: killed at any later moment, the folder is a run that can be resumed.
+            write_atomically(held, json.dumps(wanted, indent=2) + "\n")
+        for folder in (out / "checkpoints", out / "plots"):
+            folder.mkdir(exist_ok=True)
         _record_environment(out / "environment.json", command)
         # A process killed while it wrote leaves half a line: the next one would be glued to it.
         for name in (_METRICS, _TIMING):
             _keep_lines(out / name, sys.maxsize)
-        if not resumed:
-            write_atomically(held, json.dumps(wanted, indent=2) + "\n")
         return cls(out, resumed=resumed, tensorboard=tensorboard, quiet=quiet)
 
     def log(self, step: int, **metrics: Any) -> None:

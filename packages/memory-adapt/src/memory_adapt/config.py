@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+CHECKPOINT_KIND = "memory-adapt online learner"
+"""What checkpoints of this package are called in their config.json."""
+
 LabelInjection = Literal["first", "every", "lstm"]
 
 

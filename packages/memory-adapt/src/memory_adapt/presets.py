@@ -96,36 +96,34 @@ def _small(model: str, **data: Any) -> ModelConfig:
     small: dict[str, ModelConfig] = {
         "cl-lstm": CLLSTMConfig(
             width=CPU_WIDTH,
-            hidden=256,
             strides=(2, 1, 1, 1),
             pools=(True, True, False, True),
             gate_norm=True,
             **data,
         ),
-        "lstm": LSTMConfig(width=CPU_WIDTH, hidden=256, **data),
-        "ntm": NTMConfig(width=CPU_WIDTH, hidden=256, **data),
-        "apl": APLConfig(width=CPU_WIDTH, hidden=256, **data),
-        "cpm": CPMConfig(width=CPU_WIDTH, hidden=256, **data),
+        "lstm": LSTMConfig(width=CPU_WIDTH, **data),
+        "ntm": NTMConfig(width=CPU_WIDTH, **data),
+        "apl": APLConfig(width=CPU_WIDTH, hidden=128, **data),
+        "cpm": CPMConfig(width=CPU_WIDTH, **data),
     }
     return small[model] if model in small else MODEL_CONFIGS[model](width=CPU_WIDTH, **data)
 
 
-def _prototypes(updates: int = 800) -> StageConfig:
+def _prototypes(updates: int) -> StageConfig:
     return StageConfig(
         kind="prototypes", updates=updates, shots=5, learning_rate=2e-3, warmup=50, final_rate=0.02
     )
 
 
-def _readout(updates: int = 7000) -> StageConfig:
-    # Streams of 25 break through the plateau sooner than streams of 50.
+def _readout(updates: int = 800) -> StageConfig:
     return StageConfig(
         kind="readout",
         updates=updates,
-        batch=64,
-        shots=5,
-        learning_rate=2e-3,
+        batch=32,
+        learning_rate=1e-3,
         warmup=50,
         final_rate=0.1,
+        clip=1.0,
     )
 
 
@@ -141,14 +139,14 @@ def _episodes(updates: int, shots: int, learning_rate: float, final_rate: float)
 
 _CPU_STAGES: dict[str, Callable[[], tuple[StageConfig, ...]]] = {
     "cl-lstm": lambda: (
-        _prototypes(),
+        _prototypes(1200),
         _readout(),
-        _episodes(1000, 5, 1e-3, 0.3),
-        _episodes(300, 10, 3e-4, 0.02),
+        _episodes(600, 5, 5e-4, 0.4),
+        _episodes(300, 10, 2e-4, 0.02),
     ),
-    "lstm": lambda: (_prototypes(), _readout(), _episodes(600, 10, 5e-4, 0.02)),
-    "ntm": lambda: (_prototypes(), _readout(), _episodes(600, 10, 5e-4, 0.02)),
-    "apl": lambda: (_prototypes(), _episodes(800, 10, 1e-3, 0.02)),
-    "opn": lambda: (_episodes(1500, 5, 2e-3, 0.02),),
-    "cpm": lambda: (_episodes(1500, 5, 2e-3, 0.02),),
+    "lstm": lambda: (_prototypes(800), _readout(), _episodes(200, 10, 2e-4, 0.02)),
+    "ntm": lambda: (_prototypes(800), _readout(), _episodes(200, 10, 2e-4, 0.02)),
+    "apl": lambda: (_prototypes(800), _episodes(200, 10, 5e-4, 0.02)),
+    "opn": lambda: (_episodes(1200, 5, 2e-3, 0.02),),
+    "cpm": lambda: (_episodes(1200, 5, 2e-3, 0.02),),
 }

@@ -22,7 +22,13 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from memory_adapt.config import LaunchConfig, StageConfig, TrainConfig
+from memory_adapt.config import (
+    CHECKPOINT_KIND,
+    LaunchConfig,
+    StageConfig,
+    TrainConfig,
+)
+from memory_adapt.data import load_images
 from memory_adapt.evaluation import evaluate_predictions
 from memory_adapt.models import OnlineClassifier, build_model, config_to_json
 from memory_adapt.models.opn import (
@@ -37,7 +43,7 @@ from priors_shared.checkpoints import (
     save_training_state,
     save_weights,
 )
-from priors_shared.datasets import ImageDataset, load_dataset
+from priors_shared.datasets import ImageDataset
 from priors_shared.datasets.base import as_float
 from priors_shared.devices import launch, set_threads
 from priors_shared.episodes import (
@@ -47,7 +53,6 @@ from priors_shared.episodes import (
 )
 from priors_shared.runs import Run
 
-CHECKPOINT_KIND = "memory-adapt online learner"
 VALIDATION_SEED = 2**31 - 1
 VALIDATION_SHOTS = 10
 REPORTED_SHOTS = (1, 5, 8)  # thesis Table 2.1
@@ -61,8 +66,8 @@ def train(config: TrainConfig, where: LaunchConfig, run: Run) -> OnlineClassifie
     if where.threads is not None:
         set_threads(where.threads)
     fabric = launch(where.accelerator, where.devices, where.precision, compile=where.compile)
-    train_set = load_dataset(config.dataset, "train", where.data_root)
-    val_set = load_dataset(config.dataset, "val", where.data_root)
+    train_set = load_images(config.dataset, "train", where.data_root, config.model)
+    val_set = load_images(config.dataset, "val", where.data_root, config.model)
     torch.manual_seed(config.seed)
     learner = TrainedLearner(build_model(config.model)).to(fabric.device)
     stage_index, update = 0, 0
@@ -71,6 +76,8 @@ def train(config: TrainConfig, where: LaunchConfig, run: Run) -> OnlineClassifie
         state = load_training_state(run.checkpoints)
         stage_index, update, optimizer_state = int(state.stage), state.step, state.optimizer_state
         learner.load_state_dict(state.model_state)
+    if run.resumed:
+        # Killed before the first checkpoint, too: what was logged then is logged anew.
         run.truncate_after(sum(s.updates for s in config.stages[:stage_index]) + update)
     for index in range(stage_index, len(config.stages)):
         _run_stage(index, update, optimizer_state, learner, train_set, val_set, config, fabric, run)
@@ -132,6 +139,9 @@ class Stage(nn.Module, ABC):
         super().__init__()
         self.learner = learner
 
+    def start(self) -> None:
+        """Initialise what the stage needs initialised, before its first update."""
+
     @abstractmethod
     def trained(self) -> list[nn.Parameter]:
         """The parameters that this stage moves."""
@@ -173,6 +183,9 @@ class EpisodesStage(Stage):
 class PrototypesStage(Stage):
     """The encoder alone: each image seen from the zero state, classified by online prototypes."""
 
+    def start(self) -> None:
+        self.learner.model.start_feed_forward()
+
     def trained(self) -> list[nn.Parameter]:
         return [*self.learner.model.feed_forward_parameters(), *self.learner.head.parameters()]
 
@@ -193,6 +206,13 @@ class ReadoutStage(Stage):
 
     mean: Tensor
     std: Tensor
+
+    def __init__(self, learner: TrainedLearner) -> None:
+        super().__init__(learner)
+        learner.model.feature_input()  # raises now, not in `finish`, for a model without one
+
+    def start(self) -> None:
+        self.learner.model.start_readout()
 
     def trained(self) -> list[nn.Parameter]:
         encoder = set(self.learner.model.encoder.parameters())
@@ -249,14 +269,17 @@ def _run_stage(
     """Stage `index` from update `start` to its end."""
     settings = config.stages[index]
     stage = STAGES[settings.kind](learner)
-    if start == 0 and settings.kind == "prototypes":
-        learner.model.start_feed_forward()
+    if start == 0:
+        # Else what a stage draws for its start would depend on where the run was resumed.
+        torch.manual_seed(generator_for(config.seed, index).initial_seed())
+        stage.start()
     device = fabric.device
     # Prototypes would take late labels for the wrong image's; the encoder's stage needs none late.
     delay = 1 if settings.kind == "prototypes" else config.delay
     common: dict[str, Any] = {"ways": config.model.ways, "delay": delay, "device": device}
     sampler = OnlineEpisodeSampler(train_set, shots=settings.shots, order=settings.order, **common)
-    validation = OnlineEpisodeSampler(val_set, shots=VALIDATION_SHOTS, **common)
+    fewest = int(torch.bincount(val_set.targets).min())  # a user's own classes may be small
+    validation = OnlineEpisodeSampler(val_set, shots=min(VALIDATION_SHOTS, fewest), **common)
     train_inputs, val_inputs = (stage.prepare(part, device) for part in (train_set, val_set))
 
     learner.requires_grad_(False)
@@ -275,7 +298,8 @@ def _run_stage(
             episodes=config.validation_episodes,
             seed=VALIDATION_SEED,
         )
-        return {f"val_{k}_shot": float(accuracy.mean[k]) for k in REPORTED_SHOTS}
+        reported = [k for k in REPORTED_SHOTS if k < validation.shots]
+        return {f"val_{k}_shot": float(accuracy.mean[k]) for k in reported}
 
     def save(next_stage: int, updates: int) -> None:
         if fabric.is_global_zero:

@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 from memory_adapt.config import CLLSTMConfig
 from memory_adapt.convlstm import ConvLSTM
 from memory_adapt.models.interface import OnlineClassifier, State, encode_feedback
-from memory_adapt.models.lstm import chrono_init
+from memory_adapt.models.lstm import bind_init, chrono_init
 
 SKIP_FROM, SKIP_TO = 1, 3  # layers 2 and 4 (A.2)
 CHRONO_STEPS = 50  # the longest stream of the thesis' few-shot tasks
@@ -135,8 +135,10 @@ class CLLSTM(OnlineClassifier):
     def start_feed_forward(self) -> None:
         """Silence the ConvLSTMs' memory and labels, so that training can begin without them.
 
-        Hidden convolutions and label maps start at zero: at first the stack computes `image_features`
-        at every step. Low forget and high input biases keep the zero cell state a fixed point.
+        Hidden convolutions and label maps start at zero: hidden states and labels have no effect on
+        the stack. Cell states still have: its features equal `image_features` at a stream's first
+        step, and later but for what the forget gates keep, a share of about sigmoid(-2) = 0.12 a
+        step. The high input bias makes up for what low forget gates take from the cells.
         """
         with torch.no_grad():
             for i, layer in enumerate(self.encoder):
@@ -146,6 +148,10 @@ class CLLSTM(OnlineClassifier):
                 width = self.config.width
                 layer.gate_bias[:width] = 1.0
                 layer.gate_bias[width : 2 * width] = -2.0
+
+    def start_readout(self) -> None:
+        if self.inject_lstm:  # else the LSTM sees no label to bind
+            bind_init(self.lstm, self.classifier, self.features, self.config.ways)
 
     def feature_input(self) -> tuple[nn.Parameter, nn.Parameter]:
         return self.lstm.weight_ih_l0, self.lstm.bias_ih_l0

@@ -73,7 +73,10 @@ class OnlineClassifier(nn.Module, ABC):
     def start_feed_forward(self) -> None:
         """Prepare for a training that begins with the encoder alone (staged recipe)."""
 
-    def feature_input(self) -> tuple[nn.Parameter, nn.Parameter]:
+    def start_readout(self) -> None:
+        """Prepare what follows the encoder for training on standardised features (staged recipe)."""
+
+    def feature_input(self) -> tuple[Tensor, Tensor]:
         """Weight (out, features + ...) and bias of the linear map that reads the features."""
         raise TypeError(f"{type(self).__name__} has no single linear map that reads its features")
 

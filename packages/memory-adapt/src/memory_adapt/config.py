@@ -38,6 +38,8 @@ class CLLSTMConfig(ModelConfig):
     """units of the LSTM"""
     label_injection: LabelInjection = "every"
     """where the previous label enters (Fig. 2.2): first ConvLSTM, every ConvLSTM (and the LSTM), or LSTM only"""
+    first_width: int | None = None
+    """feature maps of the first layer, where most pixels are; None: as `width`"""
     strides: tuple[int, ...] = (1, 1, 1, 1)
     """stride of each layer's input convolution; one entry per layer"""
     pools: tuple[bool, ...] = (True, True, True, True)

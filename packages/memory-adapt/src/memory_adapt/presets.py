@@ -90,17 +90,11 @@ PRESETS: dict[str, Callable[[str], TrainConfig]] = {
 
 
 def _small(model: str, **data: Any) -> ModelConfig:
-    """A narrow network. CL+LSTM: stride 2 in the first layer, so that no map is wider than 14 (16), and
-    normalised gates, without which the encoder alone does not train.
+    """A narrow network. CL+LSTM: few maps in the first layer, where most pixels are, and normalised
+    gates, which the encoder's own stage needs.
     """
     small: dict[str, ModelConfig] = {
-        "cl-lstm": CLLSTMConfig(
-            width=CPU_WIDTH,
-            strides=(2, 1, 1, 1),
-            pools=(True, True, False, True),
-            gate_norm=True,
-            **data,
-        ),
+        "cl-lstm": CLLSTMConfig(width=CPU_WIDTH, first_width=8, gate_norm=True, **data),
         "lstm": LSTMConfig(width=CPU_WIDTH, **data),
         "ntm": NTMConfig(width=CPU_WIDTH, **data),
         "apl": APLConfig(width=CPU_WIDTH, hidden=128, **data),
@@ -139,10 +133,10 @@ def _episodes(updates: int, shots: int, learning_rate: float, final_rate: float)
 
 _CPU_STAGES: dict[str, Callable[[], tuple[StageConfig, ...]]] = {
     "cl-lstm": lambda: (
-        _prototypes(1200),
+        _prototypes(1000),
         _readout(),
-        _episodes(600, 5, 5e-4, 0.4),
-        _episodes(300, 10, 2e-4, 0.02),
+        _episodes(200, 5, 3e-4, 0.5),
+        _episodes(100, 10, 1.5e-4, 0.02),
     ),
     "lstm": lambda: (_prototypes(800), _readout(), _episodes(200, 10, 2e-4, 0.02)),
     "ntm": lambda: (_prototypes(800), _readout(), _episodes(200, 10, 2e-4, 0.02)),

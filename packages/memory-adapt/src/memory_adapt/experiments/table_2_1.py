@@ -236,8 +236,8 @@ def result_table(
     rows: Sequence[dict[str, Any]], thesis: Mapping[str, Mapping[str, Cell]], bound: Sequence[float]
 ) -> Table:
     """Our numbers beside the thesis', the controls, and the blind bound as last row."""
-    blind = {"model": "blind bound (no image seen)"} | {f"{k}-shot": bound[k] for k in SHOTS}
-    blind |= dict.fromkeys(CONTROLS)
+    blind: dict[str, Cell] = {"model": "blind bound (no image seen)"}
+    blind |= {f"{k}-shot": bound[k] for k in SHOTS} | dict.fromkeys(CONTROLS)
     return comparison_table(
         [*rows, blind],
         thesis,

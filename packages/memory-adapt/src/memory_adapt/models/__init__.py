@@ -40,5 +40,7 @@ def config_to_json(config: ModelConfig) -> dict[str, Any]:
 
 def config_from_json(values: dict[str, Any]) -> ModelConfig:
     """The configuration that `config_to_json` wrote."""
-    rest = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k != "model"}
+    rest: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k != "model"
+    }
     return MODEL_CONFIGS[values["model"]](**rest)

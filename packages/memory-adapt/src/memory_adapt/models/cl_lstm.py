@@ -25,22 +25,27 @@ class CLLSTM(OnlineClassifier):
     """
 
     config: CLLSTMConfig
+    encoder: nn.ModuleList
 
     def __init__(self, config: CLLSTMConfig) -> None:
         super().__init__(config)
         self.encoder = nn.ModuleList()
         channels, size = config.image_channels, config.image_size
-        self._sizes: list[int] = []  # of each layer's states
+        self._shapes: list[tuple[int, int, int]] = []  # of each layer's states
         for i, (stride, pool) in enumerate(zip(config.strides, config.pools, strict=True)):
-            label_planes = config.ways if self._injects(i) else 0
-            layer = ConvLSTM(
-                channels + label_planes, config.width, stride=stride, gate_norm=config.gate_norm
+            width = config.first_width or config.width if i == 0 else config.width
+            self.encoder.append(
+                ConvLSTM(
+                    channels + (config.ways if self._injects(i) else 0),
+                    width,
+                    stride=stride,
+                    gate_norm=config.gate_norm,
+                )
             )
-            self.encoder.append(layer)
             size = -(-size // stride)
-            self._sizes.append(size)
+            self._shapes.append((width, size, size))
             size = size // 2 if pool else size
-            channels = config.width
+            channels = width
         if size < 1:
             raise ValueError(f"{config.image_size} pixels are too few for pooling {config.pools}")
         self.features = config.width * size**2
@@ -55,12 +60,17 @@ class CLLSTM(OnlineClassifier):
         mode = self.config.label_injection
         return mode == "every" or (mode == "first" and layer == 0)
 
+    @property
+    def layers(self) -> list[ConvLSTM]:
+        """The ConvLSTM layers, first to last."""
+        return [layer for layer in self.encoder if isinstance(layer, ConvLSTM)]
+
     def initial_state(self, batch: int) -> State:
         like = self.classifier.weight
         state: State = {}
-        for i, size in enumerate(self._sizes):
+        for i, shape in enumerate(self._shapes):
             for part in ("hidden", "cell"):
-                state[f"layer{i + 1}.{part}"] = like.new_zeros(batch, self.config.width, size, size)
+                state[f"layer{i + 1}.{part}"] = like.new_zeros(batch, *shape)
         for part in ("hidden", "cell"):
             state[f"lstm.{part}"] = like.new_zeros(batch, self.config.hidden)
         return state
@@ -107,7 +117,7 @@ class CLLSTM(OnlineClassifier):
         one_hot = encode_feedback(feedback, self.config.ways).to(x.dtype)
         after: State = {}
         skipped: Tensor | None = None
-        for i, (layer, pool) in enumerate(zip(self.encoder, self.config.pools, strict=True)):
+        for i, (layer, pool) in enumerate(zip(self.layers, self.config.pools, strict=True)):
             name = f"layer{i + 1}"
             if self._injects(i):
                 planes = one_hot[..., None, None].expand(*one_hot.shape, *x.shape[-2:])
@@ -141,20 +151,20 @@ class CLLSTM(OnlineClassifier):
         step. The high input bias makes up for what low forget gates take from the cells.
         """
         with torch.no_grad():
-            for i, layer in enumerate(self.encoder):
+            for i, layer in enumerate(self.layers):
                 layer.hidden_conv.weight.zero_()
                 if self._injects(i):
                     layer.input_conv.weight[:, -self.config.ways :].zero_()
-                width = self.config.width
-                layer.gate_bias[:width] = 1.0
-                layer.gate_bias[width : 2 * width] = -2.0
+                layer.gate_bias[: layer.channels] = 1.0
+                layer.gate_bias[layer.channels : 2 * layer.channels] = -2.0
 
     def start_readout(self) -> None:
         if self.inject_lstm:  # else the LSTM sees no label to bind
             bind_init(self.lstm, self.classifier, self.features, self.config.ways)
 
-    def feature_input(self) -> tuple[nn.Parameter, nn.Parameter]:
-        return self.lstm.weight_ih_l0, self.lstm.bias_ih_l0
+    def feature_input(self) -> tuple[Tensor, Tensor]:
+        parameters = dict(self.lstm.named_parameters())
+        return parameters["weight_ih_l0"], parameters["bias_ih_l0"]
 
     def forward_features(
         self,

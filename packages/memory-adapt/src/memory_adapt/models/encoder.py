@@ -24,7 +24,7 @@ class Conv4(nn.Module):
                 nn.MaxPool2d(2),
                 nn.ReLU(inplace=True),  # commutes with the max, and is cheaper after it
             ]
-        self.layers = nn.Sequential(*layers).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.layers = nn.Sequential(*layers).to(memory_format=torch.channels_last)
         self.features = width * (image_size // 16) ** 2
 
     def forward(

@@ -50,9 +50,10 @@ class LSTMLearner(OnlineClassifier):
     def start_readout(self) -> None:
         bind_init(self.lstm, self.classifier, self.encoder.features, self.ways)
 
-    def feature_input(self) -> tuple[nn.Parameter, nn.Parameter]:
+    def feature_input(self) -> tuple[Tensor, Tensor]:
         """Weight and bias of the gates' input map; its first columns read the features."""
-        return self.lstm.weight_ih_l0, self.lstm.bias_ih_l0
+        parameters = dict(self.lstm.named_parameters())
+        return parameters["weight_ih_l0"], parameters["bias_ih_l0"]
 
     def forward_features(
         self,
@@ -113,10 +114,11 @@ def bind_init(lstm: nn.LSTM, classifier: nn.Linear, features: int, ways: int) ->
         )
     shut, open_ = -7.0, 4.0
     with torch.no_grad():
-        weight_x, weight_h, bias = lstm.weight_ih_l0, lstm.weight_hh_l0, lstm.bias_ih_l0
+        named = dict(lstm.named_parameters())
+        weight_x, weight_h, bias = (named[f"{n}_l0"] for n in ("weight_ih", "weight_hh", "bias_ih"))
         for weight in (weight_x, weight_h, classifier.weight):
             weight.normal_(0, 0.02)
-        for offset in (bias, lstm.bias_hh_l0, classifier.bias):
+        for offset in (bias, named["bias_hh_l0"], classifier.bias):
             offset.zero_()
         in_gate, forget_gate, candidate, out_gate = (
             slice(n * size, (n + 1) * size) for n in range(4)

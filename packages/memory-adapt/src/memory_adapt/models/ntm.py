@@ -76,7 +76,7 @@ class NTM(OnlineClassifier):
         """Logits at every step, and the state after the last."""
         return self.forward_features(self.encoder(images), feedback, state)
 
-    def feature_input(self) -> tuple[nn.Parameter, nn.Parameter]:
+    def feature_input(self) -> tuple[Tensor, Tensor]:
         """Weight and bias of the gates' input map; its first columns read the features."""
         return self.input_gates.weight, self.input_gates.bias
 

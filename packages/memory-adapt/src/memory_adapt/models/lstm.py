@@ -94,6 +94,8 @@ def chrono_init(lstm: nn.LSTM, steps: int) -> None:
 def bind_init(lstm: nn.LSTM, classifier: nn.Linear, features: int, ways: int) -> None:
     """Initialise an LSTM and its classifier as an online prototype memory. Not in the thesis.
 
+    An LSTM with fewer than features (2 ways + 1) units has no room for it and is left as it is.
+
     For standardised features x and one-hot labels y (zeros: null) as inputs, in this order:
 
     - `features` units buffer the last image: input and output gates open, forget gate shut.
@@ -104,14 +106,10 @@ def bind_init(lstm: nn.LSTM, classifier: nn.Linear, features: int, ways: int) ->
 
     Everything stays trainable, all other weights start as small noise, and spare units are free.
     Without it, binding images to labels is found only after a long plateau at chance.
-    Raises ValueError when the LSTM has fewer than features (2 ways + 1) units.
     """
-    size, needed = lstm.hidden_size, features * (2 * ways + 1)
-    if size < needed:
-        raise ValueError(
-            f"binding {ways} labels to {features} features needs {needed} LSTM units, got {size}: "
-            "raise hidden or lower width"
-        )
+    size = lstm.hidden_size
+    if size < features * (2 * ways + 1):
+        return
     shut, open_ = -7.0, 4.0
     with torch.no_grad():
         named = dict(lstm.named_parameters())

@@ -1,0 +1,853 @@
+"""The console script `memory-adapt`. Torch is imported when a command needs it, never for help."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import difflib
+import io
+import re
+import shlex
+import shutil
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+
+import tyro
+from tyro.conf import Positional, arg
+
+from memory_adapt import __version__
+from memory_adapt.config import MODEL_CONFIGS, LaunchConfig, ModelConfig, TrainConfig
+from memory_adapt.presets import PRESETS
+from priors_shared.console import run_cli
+from priors_shared.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+    from memory_adapt.learner import OnlineLearner
+    from priors_shared.datasets import ImageDataset
+    from priors_shared.statistics import ShotAccuracy
+
+PROGRAM = "memory-adapt"
+DEFAULT_MODEL = "cl-lstm"
+STREAM_SAMPLES = 10
+"""Images of each class in an evaluation stream (thesis A.1.3)."""
+MAY_DIFFER = tuple(f"launch.{field.name}" for field in dataclasses.fields(LaunchConfig))
+
+_Options = TypeVar("_Options")
+
+
+def _arg(metavar: str, default: str) -> Any:
+    """How the help shows an option whose default is not a value: by what it means."""
+    return arg(metavar=metavar, help_behavior_hint=default)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the console script; a user's error is one line on stderr and exit code 2."""
+    run_cli(lambda: _dispatch(list(sys.argv[1:] if argv is None else argv)))
+
+
+def _dispatch(argv: list[str]) -> None:
+    if not argv or argv[0] in ("-h", "--help"):
+        _say(_overview())
+    elif argv[0] == "--version":
+        _say(f"{PROGRAM} {__version__}")
+    elif argv[0] in VERBS:
+        VERBS[argv[0]][0](argv[1:])
+    else:
+        raise UserError(_unknown("command", argv[0], list(VERBS)))
+
+
+def _overview() -> str:
+    width = max(map(len, VERBS))
+    verbs = "\n".join(f"  {name:<{width}}  {what}" for name, (_, what) in VERBS.items())
+    return (
+        f"usage: {PROGRAM} COMMAND ... [--help]\n\n"
+        "Learners that adapt online, without gradients, to a stream whose labels arrive late.\n\n"
+        f"commands:\n{verbs}\n\n"
+        f"'{PROGRAM} COMMAND --help' lists a command's options."
+    )
+
+
+def _say(text: str = "") -> None:
+    sys.stdout.write(f"{text}\n")
+
+
+def _note(text: str) -> None:
+    sys.stderr.write(f"note: {text}\n")
+
+
+# --- options ---
+
+
+def _parse(options: type[_Options], command: str, args: list[str], **settings: Any) -> _Options:
+    """The options on the command line; a wrong one is a UserError of one line."""
+    stderr = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(stderr):
+            return tyro.cli(options, prog=f"{PROGRAM} {command}", args=args, **settings)
+    except SystemExit as stop:
+        if not stop.code:  # --help
+            raise
+        raise UserError(_one_line(stderr.getvalue(), command)) from None
+    except UserError:
+        raise
+    except ValueError as error:  # of a configuration's own check
+        raise UserError(str(error)) from None
+
+
+def _one_line(box: str, command: str) -> str:
+    """tyro's boxed message as one line: what is wrong, the nearest options, where the help is."""
+    lines = [re.sub(r"[│╭╮╰╯─]+", " ", line).strip() for line in box.splitlines()]
+    text = " ".join(line for line in lines[1:] if line)
+    text = re.split(r"Argument helptext|For full helptext|Perhaps you meant", text)[0].strip()
+    near = re.search(r"Perhaps you meant:?(.*?)(?:For full helptext|$)", " ".join(lines), re.DOTALL)
+    names = list(dict.fromkeys(re.findall(r"(?<![\w-])--[\w.-]+", near.group(1)))) if near else []
+    hint = f"; did you mean {' or '.join(names[:3])}?" if names else ""
+    return f"{text}{hint} ({PROGRAM} {command} --help lists the options)"
+
+
+def _unknown(what: str, name: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, known, 1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    return f"unknown {what} {name!r}: {hint}choose {', '.join(known)}"
+
+
+# --- train ---
+
+
+@dataclass(frozen=True, kw_only=True)
+class _TrainOptions:
+    model: Annotated[str, arg(metavar="|".join(MODEL_CONFIGS))] = DEFAULT_MODEL
+    """the learner; its own options are below"""
+    out: Annotated[Path | None, _arg("DIR", "(default: runs/PRESET/MODEL-SEED)")] = None
+    """run folder"""
+    resume: bool = False
+    """go on with the run in the folder, or begin it where there is none"""
+    shots: Annotated[int | None, _arg("INT", "(default: the preset's)")] = None
+    """samples of each class in a stream, in every stage"""
+
+
+def _train(args: list[str]) -> None:
+    preset, model, rest = _choose_preset(args)
+    default = PRESETS[preset](model)
+    options_type, defaults = _train_options(default, model)
+    listed = f" PRESET is one of {', '.join(PRESETS)}." if not args or args[0] != preset else ""
+    options: Any = _parse(
+        options_type,
+        f"train {preset if not listed else 'PRESET'}",
+        rest,
+        default=defaults,
+        description=f"{(PRESETS[preset].__doc__ or '').strip()}.{listed}",
+    )
+    config = _complete(options, default)
+    out = options.out or Path("runs") / preset / f"{model}-{config.seed}"
+    train(config, options.launch, out, shlex.join([PROGRAM, "train", *args]), options.resume)
+
+
+def _choose_preset(args: list[str]) -> tuple[str, str, list[str]]:
+    """Preset, model, and what is left to parse: these two choose the defaults of all options."""
+    preset, rest = "omniglot_5way_cpu", list(args)
+    if rest and not rest[0].startswith("-"):
+        preset = rest.pop(0)
+    elif not {"-h", "--help"} & set(args):
+        raise UserError(f"train needs a preset first: choose {', '.join(PRESETS)}")
+    if preset not in PRESETS:
+        raise UserError(_unknown("preset", preset, list(PRESETS)))
+    model = DEFAULT_MODEL
+    for here, following in zip(rest, [*rest[1:], ""], strict=True):
+        if here == "--model":
+            model = following
+        elif here.startswith("--model="):
+            model = here.partition("=")[2]
+    if model not in MODEL_CONFIGS:
+        raise UserError(_unknown("model", model, list(MODEL_CONFIGS)))
+    return preset, model, rest
+
+
+def _train_options(default: TrainConfig, model: str) -> tuple[type[Any], Any]:
+    """The type of the options of a preset and model, and their defaults.
+
+    The model's options stand beside the training's: --width, not --model.width. A model that is
+    told the label delay takes the training's.
+    """
+    told = hasattr(default.model, "delay")
+    network = (
+        _subclass(type(default.model), delay=(Annotated[int, tyro.conf.Suppress], 1))
+        if told
+        else type(default.model)
+    )
+    training = _subclass(TrainConfig, model=Annotated[network, arg(name="")])
+    values = {f.name: getattr(default, f.name) for f in dataclasses.fields(default)}
+    values["model"] = network(**vars(default.model))
+    options = _subclass(
+        _TrainOptions,
+        training=Annotated[training, arg(name="")],
+        launch=Annotated[LaunchConfig, arg(name="")],
+    )
+    return options, options(model=model, training=training(**values), launch=LaunchConfig())
+
+
+def _subclass(base: type[Any], **fields: Any) -> type[Any]:
+    """`base` with fields of these types (or type and default): tyro reads markers from types."""
+    listed = [(name, *(f if isinstance(f, tuple) else (f,))) for name, f in fields.items()]
+    return dataclasses.make_dataclass(
+        base.__name__, listed, bases=(base,), frozen=True, kw_only=True
+    )
+
+
+def _complete(options: Any, default: TrainConfig) -> TrainConfig:
+    """The configuration that the options ask for, in its own types."""
+    values = {f.name: getattr(options.training, f.name) for f in dataclasses.fields(TrainConfig)}
+    network = {f.name: getattr(values["model"], f.name) for f in dataclasses.fields(default.model)}
+    if "delay" in network:
+        network["delay"] = values["delay"]
+    if options.shots is not None:
+        values["stages"] = tuple(replace(s, shots=options.shots) for s in values["stages"])
+    return TrainConfig(**values | {"model": type(default.model)(**network)})
+
+
+def train(
+    config: TrainConfig, where: LaunchConfig, out: Path, command: str, resume: bool = False
+) -> None:
+    """Train in the run folder `out`, and plot the learning curve there."""
+    import torch
+
+    from memory_adapt.evaluation import blind_bound
+    from memory_adapt.experiments.trained import run_config
+    from memory_adapt.models import build_model, model_name
+    from memory_adapt.plots import learning_curve_figure
+    from memory_adapt.training import VALIDATION_SHOTS
+    from memory_adapt.training import train as run_training
+    from priors_shared.runs import Run
+
+    try:
+        with torch.device("meta"):  # without its weights: are the options a network at all?
+            build_model(config.model)
+    except ValueError as error:
+        raise UserError(f"these options make no {model_name(config.model)}: {error}") from None
+    with Run.create(
+        out, run_config(config), command=command, resume=resume, quiet=where.quiet
+    ) as run:
+        try:
+            run_training(config, where, run)
+        except UserError:
+            if not run.resumed and not run.metrics():
+                shutil.rmtree(out)  # nothing began: the next try must not ask for --resume
+            raise
+        metrics = run.metrics()
+        reported = {int(k.split("_")[1]) for m in metrics for k in m if k.startswith("val_")}
+        bound = blind_bound(config.model.ways, VALIDATION_SHOTS) if config.model.ways <= 10 else []
+        figure: Any = learning_curve_figure(
+            metrics,
+            ways=config.model.ways,
+            blind={k: bound[k] for k in reported if k < len(bound)},
+            title=f"{out.name}: {config.dataset}",
+        )
+        plot = run.save_figure("learning_curve", figure)
+    _say(f"learner         {out / 'model'}")
+    _say(f"learning curve  {plot}")
+    _say(f"next            {PROGRAM} eval {out}")
+
+
+# --- eval ---
+
+
+@dataclass(frozen=True, kw_only=True)
+class _EvalOptions:
+    checkpoint: Annotated[Positional[str], arg(metavar="CHECKPOINT")]
+    """run folder, checkpoint folder, name of shipped weights, or Hugging Face Hub id"""
+    dataset: Annotated[str | None, _arg("NAME", "(default: what it was trained on)")] = None
+    """omniglot, glyphs, cifar-fs, or folder:PATH"""
+    split: Literal["train", "val", "test", "all"] = "test"
+    """which classes; those of test were never trained on"""
+    shots: Annotated[tuple[int, ...], arg(metavar="INT [INT ...]")] = (1, 5, 8)
+    """rows of the table: accuracy when a class was seen so often before"""
+    samples: Annotated[int | None, _arg("INT", "(default: 10, or as many as the shots need)")] = (
+        None
+    )
+    """images of each class in a stream"""
+    ways: Annotated[int | None, _arg("INT", "(default: as trained)")] = None
+    """classes in a stream"""
+    episodes: int = 1000
+    """streams"""
+    delay: Annotated[int | None, _arg("INT", "(default: as trained)")] = None
+    """steps until a label arrives"""
+    controls: bool = True
+    """also evaluate with blank images, without labels and with random labels: all must fail"""
+    seed: int = 0
+    """of the streams"""
+    out: Annotated[Path | None, _arg("FILE.json", "")] = None
+    """write the results here"""
+    plot: Annotated[Path | None, _arg("FILE.png", "")] = None
+    """plot accuracy against shots here"""
+    data_root: Annotated[
+        str | None, _arg("DIR", "(default: the environment variable PRIORS_DATA)")
+    ] = None
+    """folder with the datasets"""
+    device: str = "cpu"
+    """where to run: cpu, cuda, mps"""
+    threads: Annotated[int | None, _arg("INT", "")] = None
+    """CPU threads"""
+
+
+CONTROL_EPISODES = 200
+
+
+def _eval(args: list[str]) -> None:
+    options = _parse(
+        _EvalOptions,
+        "eval",
+        args,
+        description="Accuracy against shots on streams of classes that were never trained on.",
+    )
+    if not options.shots or min(options.shots) < 0:
+        raise UserError("--shots: give numbers of earlier views, 0 or more, such as 1 5 8")
+    if options.episodes < 2:
+        raise UserError(f"--episodes {options.episodes}: an interval needs 2 or more")
+    evaluate(options, shlex.join([PROGRAM, "eval", *args]))
+
+
+def evaluate(options: _EvalOptions, command: str) -> None:
+    """Print the table; write the JSON and the plot that are asked for."""
+    from memory_adapt.data import load_images
+    from memory_adapt.evaluation import CONTROLS, Control, evaluate_predictions, take_away
+    from priors_shared.console import Progress
+    from priors_shared.devices import set_threads
+    from priors_shared.episodes import OnlineEpisodes, OnlineEpisodeSampler
+
+    set_threads(options.threads)
+    learner, delay = _load(options.checkpoint, options.device, options.delay)
+    name = options.dataset or learner.trained.get("dataset")
+    if name is None:
+        raise UserError(
+            f"{options.checkpoint} does not say what it was trained on: give --dataset, such as "
+            "--dataset glyphs"
+        )
+    dataset = load_images(name, options.split, options.data_root, learner.config)
+    ways = learner.ways if options.ways is None else options.ways
+    learner.reset(ways)  # checks the number
+    samples = _stream_samples(dataset, options.shots, options.samples)
+    sampler = OnlineEpisodeSampler(
+        dataset, ways=ways, shots=samples, delay=delay, device=learner.device
+    )
+
+    asked: list[Control] = ["none", *(CONTROLS if options.controls else ())]
+    results: dict[Control, ShotAccuracy] = {}
+    count = {c: options.episodes if c == "none" else _fewer(options.episodes) for c in asked}
+    with Progress(sum(count.values()), "evaluate") as progress:
+        for control in asked:
+
+            def predict(streams: OnlineEpisodes, control: Control = control) -> torch.Tensor:
+                streams = take_away(streams, control, sampler, options.seed)
+                progress.advance(streams.labels.shape[1])
+                return learner.stream_logits(streams.images, streams.feedback, ways)
+
+            results[control] = evaluate_predictions(
+                predict, sampler, episodes=count[control], seed=options.seed
+            )
+    _report(options, command, learner, dataset, ways, samples, delay, results)
+
+
+def _fewer(episodes: int) -> int:
+    return min(episodes, CONTROL_EPISODES)
+
+
+def _load(checkpoint: str, device: str, delay: int | None) -> tuple[OnlineLearner, int]:
+    """The learner, and the label delay: the one asked for, or the one that it was trained with."""
+    from memory_adapt.learner import OnlineLearner
+
+    if delay is not None and delay < 1:
+        raise UserError(f"--delay {delay}: a label arrives 1 step late or more")
+    learner = OnlineLearner.from_pretrained(checkpoint, device, delay=delay)
+    return learner, delay or int(learner.trained.get("delay", 1))
+
+
+def _stream_samples(dataset: ImageDataset, shots: Sequence[int], samples: int | None) -> int:
+    """Images of each class in a stream: enough for the shots, at most what every class has."""
+    counts = [len(dataset.items_of(c)) for c in range(dataset.classes)]
+    needed, fewest = max(shots) + 1, min(counts)
+    poor = dataset.class_names[counts.index(fewest)]
+    if samples is not None and samples < needed:
+        raise UserError(
+            f"--samples {samples}: {max(shots)} shots need streams of {needed} images a class"
+        )
+    if fewest < (samples or needed):
+        raise UserError(
+            f"class {poor!r} of {dataset.name} has {fewest} images, fewer than the "
+            f"{samples or needed} of a stream ({max(shots)} shots and the image to predict): lower "
+            "--shots or add images"
+        )
+    return samples or max(needed, min(STREAM_SAMPLES, fewest))
+
+
+def _report(
+    options: _EvalOptions,
+    command: str,
+    learner: OnlineLearner,
+    dataset: ImageDataset,
+    ways: int,
+    samples: int,
+    delay: int,
+    results: Mapping[Any, ShotAccuracy],
+) -> None:
+    blind = _blind_bound(ways, samples)
+    accuracy = results["none"]
+    columns = [
+        "shots",
+        "accuracy (%)",
+        "best without looking",
+        *(c for c in results if c != "none"),
+    ]
+    rows = []
+    for k in options.shots:
+        half = 50 * float(accuracy.high[k] - accuracy.low[k])
+        rows.append(
+            [str(k), f"{100 * float(accuracy.mean[k]):.1f} ± {half:.1f}"]
+            + [f"{100 * blind[k]:.1f}" if blind else "-"]
+            + [f"{100 * float(r.mean[k]):.1f}" for c, r in results.items() if c != "none"]
+        )
+    _print_table(
+        f"{options.checkpoint} on {dataset.name} ({dataset.split} classes), {ways} ways",
+        columns,
+        rows,
+    )
+    late = "one step late" if delay == 1 else f"{delay} steps late"
+    _say(
+        f"{accuracy.episodes} streams of {ways} x {samples} images, labels {late}; "
+        f"± 95 % interval over streams; chance {100 / ways:.1f} %"
+    )
+    if options.out is not None:
+        _write_json(
+            options.out,
+            {
+                "checkpoint": options.checkpoint,
+                "model": learner.config,
+                "trained": learner.trained,
+                "dataset": dataset.name,
+                "split": dataset.split,
+                "ways": ways,
+                "samples": samples,
+                "delay": delay,
+                "seed": options.seed,
+                "accuracy": _by_shot(accuracy),
+                "blind_bound": blind,
+                "chance": 1 / ways,
+                "controls": {c: _by_shot(r) for c, r in results.items() if c != "none"},
+            },
+            command,
+        )
+        _say(f"results  {options.out}")
+    if options.plot is not None:
+        from memory_adapt.plots import save_figure, shots_figure
+
+        names = {"none": f"{dataset.name}, {ways} ways"}
+        curves = {
+            names.get(c, f"control: {c}"): (r.mean.tolist(), r.low.tolist(), r.high.tolist())
+            for c, r in results.items()
+        }
+        title = Path(options.checkpoint).name
+        save_figure(shots_figure(curves, ways=ways, blind=blind, title=title), options.plot)
+        _say(f"plot     {options.plot}")
+
+
+def _by_shot(accuracy: ShotAccuracy) -> dict[str, Any]:
+    """Fractions at 0, 1, 2, ... shots, with the bounds of their 95 % intervals."""
+    parts = {"mean": accuracy.mean, "low": accuracy.low, "high": accuracy.high}
+    rounded = {k: [round(x, 5) for x in v.tolist()] for k, v in parts.items()}
+    return {**rounded, "episodes": accuracy.episodes}
+
+
+def _blind_bound(ways: int, samples: int) -> list[float] | None:
+    from math import comb
+
+    from memory_adapt.evaluation import blind_bound
+
+    # It counts multisets: beyond this many it would take minutes.
+    return blind_bound(ways, samples) if comb(ways + samples, samples) <= 200_000 else None
+
+
+# --- adapt ---
+
+
+@dataclass(frozen=True, kw_only=True)
+class _AdaptOptions:
+    checkpoint: Annotated[Positional[str], arg(metavar="CHECKPOINT")]
+    """run folder, checkpoint folder, name of shipped weights, or Hugging Face Hub id"""
+    folder: Annotated[Positional[Path], arg(metavar="FOLDER")]
+    """images: one subfolder per class"""
+    classes: Annotated[tuple[str, ...], _arg("NAME [NAME ...]", "(default: all)")] = ()
+    """the subfolders to use"""
+    shots: Annotated[int | None, _arg("INT", "(default: all)")] = None
+    """images of each class to use"""
+    order: Literal["shuffled", "sorted"] = "shuffled"
+    """shuffled; or sorted by file name whatever the class, as for frames with time stamps"""
+    delay: Annotated[int | None, _arg("INT", "(default: as trained)")] = None
+    """steps until a label arrives"""
+    repeats: int = 1
+    """passes over the images, each begun without memory and in another order"""
+    invert: Literal["auto", "yes", "no"] = "auto"
+    """turn light into dark: characters must be light on dark. auto: where the borders are light, for
+    learners of grey images"""
+    seed: int = 0
+    """of the order"""
+    out: Annotated[Path, arg(metavar="DIR")] = Path("adapted")
+    """folder for predictions.csv, shots.png and stream.png"""
+    quiet: bool = False
+    """no line per image, only the summary"""
+    device: str = "cpu"
+    """where to run: cpu, cuda, mps"""
+
+
+def _adapt(args: list[str]) -> None:
+    options = _parse(
+        _AdaptOptions,
+        "adapt",
+        args,
+        description="Take an image folder as a stream: predict each image, then learn from its label.",
+    )
+    adapt_to_folder(options)
+
+
+def adapt_to_folder(options: _AdaptOptions) -> None:
+    """Print a line per image and the summary; write predictions and pictures."""
+    from memory_adapt.adapt import (
+        accuracy_of,
+        adapt,
+        balanced_shots,
+        describe_conversions,
+        load_stream_folder,
+        write_predictions,
+    )
+    from memory_adapt.plots import save_figure, shots_figure, stream_figure
+
+    learner, delay = _load(options.checkpoint, options.device, options.delay)
+    dataset = load_stream_folder(
+        options.folder,
+        learner.config,
+        classes=options.classes,
+        shots=options.shots,
+        invert={"auto": "auto", "yes": True, "no": False}[options.invert],  # type: ignore[arg-type]
+    )
+    for path, reason in dataset.skipped:
+        _note(f"skipped {path}: {reason}")
+    conversions = describe_conversions(dataset, learner.config)
+    if conversions:
+        _note(conversions)
+    _say(f"{len(dataset)} images of {dataset.classes} classes: {', '.join(dataset.class_names)}")
+
+    predictions = []
+    right = 0
+    widest = max(map(len, dataset.class_names))
+    for p in adapt(
+        learner,
+        dataset,
+        order=options.order,
+        delay=delay,
+        seed=options.seed,
+        repeats=options.repeats,
+    ):
+        predictions.append(p)
+        right += p.correct
+        if p.repeat == 1 and not options.quiet:
+            mark = "right" if p.correct else "wrong" if p.known else "wrong, label not seen yet"
+            _say(
+                f"{p.step:>4}  said {p.predicted:<{widest}}  ({p.probability:4.0%})  "
+                f"is {p.label:<{widest}}  so far {right / len(predictions):4.0%}  "
+                f"{Path(p.file).name}  {mark}"
+            )
+
+    accuracy = accuracy_of(predictions)
+    balanced = balanced_shots(dataset) if options.order == "shuffled" else None
+    blind = _blind_bound(dataset.classes, balanced) if balanced else None
+    shown = [k for k in (0, 1, 2, 3, 5, 8, 10, 15, 20, 30, 50, 100) if k < len(accuracy.mean)]
+    rows = []
+    for k in shown:
+        spread = float(accuracy.high[k] - accuracy.low[k])
+        value = f"{100 * float(accuracy.mean[k]):.1f}"
+        value += f" ± {50 * spread:.1f}" if options.repeats > 1 else ""
+        rows.append([str(k), value, str(int(accuracy.views[k]))])
+        if blind:
+            rows[-1].append(f"{100 * blind[k]:.1f}")
+    columns = ["shots", "accuracy (%)", "images", *(["best without looking"] if blind else [])]
+    _print_table(f"{options.checkpoint} on {dataset.name}", columns, rows)
+    after_first = [p for p in predictions if p.known]
+    known = sum(p.correct for p in after_first) / max(len(after_first), 1)
+    _say(
+        f"{100 * right / len(predictions):.1f} % of {len(predictions)} predictions right; "
+        f"{100 * known:.1f} % of the {len(after_first)} whose class had been named before; "
+        f"chance {100 / dataset.classes:.1f} %"
+    )
+
+    write_predictions(options.out / "predictions.csv", predictions)
+    curve = (accuracy.mean.tolist(), accuracy.low.tolist(), accuracy.high.tolist())
+    title = f"{options.checkpoint} on {dataset.name}"
+    figure = shots_figure({"accuracy": curve}, ways=dataset.classes, blind=blind, title=title)
+    save_figure(figure, options.out / "shots.png")
+    first = [p for p in predictions if p.repeat == 1]
+    strip = stream_figure(
+        dataset.images[[p.item for p in first]].numpy(),
+        [p.label for p in first],
+        [p.predicted for p in first],
+        [not p.known for p in first],
+        title=title,
+    )
+    save_figure(strip, options.out / "stream.png")
+    for name in ("predictions.csv", "shots.png", "stream.png"):
+        _say(f"written  {options.out / name}")
+
+
+# --- export ---
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ExportOptions:
+    checkpoint: Annotated[Positional[str], arg(metavar="CHECKPOINT")]
+    """run folder, checkpoint folder, name of shipped weights, or Hugging Face Hub id"""
+    out: Annotated[Path, arg(metavar="DIR")]
+    """folder to write: config.json, model.safetensors and README.md, a model card"""
+    results: Annotated[Path | None, _arg("FILE.json", "")] = None
+    """what `eval --out` wrote: its accuracies go into the card"""
+
+
+def _export(args: list[str]) -> None:
+    options = _parse(
+        _ExportOptions,
+        "export",
+        args,
+        description="Write a trained learner as a folder that stands alone, with a model card.",
+    )
+    from memory_adapt.learner import OnlineLearner
+
+    out = options.out
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"--out {out}: it is there already and not empty; use another folder")
+    results = _read_results(options.results) if options.results is not None else None
+    learner = OnlineLearner.from_pretrained(options.checkpoint)
+    learner.save_pretrained(out)
+    (out / "README.md").write_text(model_card(out.name, learner, results), encoding="utf-8")
+    _say(f"written  {out}: config.json, model.safetensors, README.md")
+
+
+def _read_results(path: Path) -> dict[str, Any]:
+    import json
+
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(
+            f"--results {path}: no such file; `{PROGRAM} eval --out` writes it"
+        ) from None
+    except ValueError as error:
+        raise UserError(f"--results {path}: not JSON ({error})") from None
+    needed = ("accuracy", "dataset", "split", "ways", "samples", "delay")
+    if not isinstance(results, dict) or any(key not in results for key in needed):
+        raise UserError(f"--results {path}: not what `{PROGRAM} eval --out` writes")
+    return results
+
+
+def model_card(name: str, learner: OnlineLearner, results: Mapping[str, Any] | None) -> str:
+    """A short README of an exported learner: what it is, how to use it, what it reaches."""
+    from memory_adapt.models import config_to_json
+
+    config, trained = config_to_json(learner.config), learner.trained
+    stages = [
+        f"{s['updates']} updates of {s['batch']} streams ({s['kind']})"
+        for s in trained.get("stages", ())
+    ]
+    channels, height, width = learner.image_shape
+    options = ", ".join(f"{k} {v}" for k, v in config.items() if k != "model")
+    lines = [
+        f"# {name}",
+        "",
+        f"An online learner (`{config['model']}`) of up to {learner.ways} classes: it predicts each "
+        "image of a stream and learns from labels that arrive late, without gradients.",
+        "",
+        "```python",
+        "from memory_adapt import OnlineLearner",
+        "",
+        f'learner = OnlineLearner.from_pretrained("{name}")  # this folder',
+        "state, previous = learner.reset(), None",
+        f"for image, label in stream:  # image: float ({channels}, {height}, {width}) in [0, 1]",
+        "    logits, state = learner.step(image, previous, state)",
+        "    previous = label",
+        "```",
+        "",
+        f"- Configuration: {options}.",
+        f"- Trained on: {trained.get('dataset', 'not recorded')}, labels "
+        f"{trained.get('delay', 1)} step(s) late, seed {trained.get('seed', 'not recorded')}.",
+        *([f"- Training: {'; '.join(stages)}."] if stages else []),
+        *(["- Characters must be light ink on dark (ink = 1)."] if channels == 1 else []),
+    ]
+    if results is not None:
+        accuracy, bound = results["accuracy"], results.get("blind_bound")
+        lines += [
+            "",
+            f"Accuracy on {results['dataset']} ({results['split']} classes), {results['ways']} ways, "
+            f"{accuracy['episodes']} streams of {results['samples']} images a class, labels "
+            f"{results['delay']} step(s) late:",
+            "",
+            "| shots | accuracy, 95 % interval (%) | best without looking (%) |",
+            "| ---: | ---: | ---: |",
+        ]
+        for k in range(len(accuracy["mean"])):
+            low, mean, high = (100 * accuracy[part][k] for part in ("low", "mean", "high"))
+            blind = f"{100 * bound[k]:.1f}" if bound else "-"
+            lines.append(f"| {k} | {mean:.1f} ({low:.1f} to {high:.1f}) | {blind} |")
+    return "\n".join(lines) + "\n"
+
+
+# --- presets, cost, reproduce ---
+
+
+@dataclass(frozen=True, kw_only=True)
+class _NoOptions:
+    pass
+
+
+def _presets(args: list[str]) -> None:
+    _parse(_NoOptions, "presets", args, description="List the settings that `train` knows.")
+    rows = []
+    for name, preset in PRESETS.items():
+        config = preset(DEFAULT_MODEL)
+        updates = sum(stage.updates for stage in config.stages)
+        what = f"{name}\n{(preset.__doc__ or '').strip()}\n"
+        rows.append([what, config.dataset, f"{updates:,}", _cost_of(name)])
+    _print_table("", ["preset", "dataset", "updates", "rough cost"], rows)
+    _say(f"updates: of {DEFAULT_MODEL}; each preset trains --model {' | '.join(MODEL_CONFIGS)}")
+
+
+def _cost_of(preset: str) -> str:
+    if preset.endswith("scratch_cpu"):
+        return "hours, 1 core"
+    return "10-60 min, 1 core" if preset.endswith("_cpu") else "hours, GPU"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _CostOptions:
+    measure: bool = True
+    """also time steps of adaptation on this machine's CPU"""
+    threads: Annotated[int | None, _arg("INT", "")] = None
+    """CPU threads"""
+    out: Annotated[Path | None, _arg("FILE.json", "")] = None
+    """write the numbers here"""
+
+
+def _cost(args: list[str]) -> None:
+    options = _parse(
+        _CostOptions,
+        "cost",
+        args,
+        description="GFLOPs and measured time of one step of adaptation, for every model.",
+    )
+    from memory_adapt.cost import cost_table
+    from priors_shared.devices import set_threads
+
+    set_threads(options.threads)
+    rows = cost_table(measure=options.measure)
+    columns = list(rows[0])
+    _print_table("", columns, [[_number(row[c]) for c in columns] for row in rows])
+    if options.out is not None:
+        _write_json(options.out, {"rows": rows}, shlex.join([PROGRAM, "cost", *args]))
+        _say(f"results  {options.out}")
+
+
+def _number(value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ReproduceOptions:
+    experiments: Annotated[Positional[tuple[str, ...]], arg(metavar="[EXPERIMENT ...]")] = ("all",)
+    """table-2.1, delayed-labels, or all"""
+    preset: Literal["cpu", "paper"] = "cpu"
+    """cpu: small networks, one core. paper: the thesis' setting"""
+    out: Annotated[Path, arg(metavar="DIR")] = Path("results")
+    """folder for the results: JSON, tables, figures"""
+    runs: Annotated[Path, arg(metavar="DIR")] = Path("runs")
+    """folder of the trainings: those that it holds are resumed or used again"""
+    quick: bool = False
+    """evaluate what is trained already, train nothing"""
+
+
+def _reproduce(args: list[str]) -> None:
+    options = _parse(
+        _ReproduceOptions,
+        "reproduce",
+        args,
+        description="Run the experiments of the thesis, beside its numbers.",
+    )
+    from memory_adapt.experiments import EXPERIMENTS
+
+    chosen = list(EXPERIMENTS) if "all" in options.experiments else list(options.experiments)
+    for name in chosen:
+        if name not in EXPERIMENTS:
+            raise UserError(_unknown("experiment", name, [*EXPERIMENTS, "all"]))
+    options.out.mkdir(parents=True, exist_ok=True)
+    for name in chosen:
+        _say(f"{name} ({options.preset})")
+        EXPERIMENTS[name](
+            preset=options.preset, out=options.out, quick=options.quick, runs=options.runs
+        )
+    _say(f"written  {options.out}")
+
+
+# --- output ---
+
+
+def _print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    if title:
+        _say(title)
+    table = Table(box=box.SIMPLE_HEAD)
+    for place, column in enumerate(columns):
+        side: Literal["left", "right"] = "right" if place else "left"
+        table.add_column(Text(column), justify=side, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    Console(file=sys.stdout, highlight=False).print(table)
+
+
+def _write_json(path: Path, values: Mapping[str, Any], command: str) -> None:
+    import json
+    from datetime import UTC, datetime
+
+    from memory_adapt.models import config_to_json
+    from priors_shared.devices import hardware
+    from priors_shared.runs import source_commit, write_atomically
+
+    def plain(value: object) -> object:
+        return config_to_json(value) if isinstance(value, ModelConfig) else str(value)
+
+    record = {
+        **values,
+        "command": command,
+        "version": __version__,
+        "commit": source_commit(),
+        "hardware": hardware(),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, json.dumps(record, indent=2, default=plain) + "\n")
+
+
+VERBS: dict[str, tuple[Callable[[list[str]], None], str]] = {
+    "train": (_train, "train a learner by a preset"),
+    "eval": (_eval, "accuracy against shots on held-out classes, with its controls"),
+    "adapt": (_adapt, "an image folder as a stream: predict each image, then learn its label"),
+    "export": (_export, "write a trained learner as a folder that stands alone"),
+    "presets": (_presets, "list the settings that train knows"),
+    "cost": (_cost, "GFLOPs and time of a step of adaptation, all models"),
+    "reproduce": (_reproduce, "run the thesis' experiments"),
+}

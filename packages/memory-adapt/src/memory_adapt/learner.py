@@ -1,0 +1,308 @@
+"""`OnlineLearner`: a trained learner on a stream, one image and one late label at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from memory_adapt.config import CHECKPOINT_KIND, ModelConfig
+from memory_adapt.models import (
+    OnlineClassifier,
+    State,
+    build_model,
+    config_from_json,
+    config_to_json,
+)
+from priors_shared.checkpoints import CONFIG, load_weights, save_weights
+from priors_shared.episodes import NULL_LABEL, delay_labels
+from priors_shared.errors import UserError
+
+SHIPPED = Path(__file__).parent / "weights"
+WAYS = "ways"
+"""Key of a state that says how many label slots its stream uses: int64 (batch,)."""
+
+Array = Tensor | np.ndarray
+"""What comes from a user: checked here, with messages that say what is wrong."""
+
+
+class OnlineLearner:
+    """A trained learner in evaluation mode: deterministic, no gradients.
+
+    Example:
+        learner = OnlineLearner.from_pretrained("omniglot-5way-cpu")
+        state, previous = learner.reset(ways=5), None
+        for image, label in stream:                      # float (channels, height, width) in [0, 1]
+            logits, state = learner.step(image, previous, state)
+            previous = label                             # the label comes one step late
+    """
+
+    def __init__(
+        self, model: OnlineClassifier, *, trained: Mapping[str, Any] | None = None
+    ) -> None:
+        """Take a model as it is. trained: how it was trained, as `training.train` records it."""
+        self.model = model.eval()
+        self.trained: dict[str, Any] = dict(trained or {})
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | Path,
+        device: str | torch.device = "cpu",
+        *,
+        delay: int | None = None,
+        revision: str | None = None,
+    ) -> OnlineLearner:
+        """The trained learner of that name.
+
+        Args:
+            name: shipped weights ("omniglot-5way-cpu"), a folder written by `save_pretrained`, a run
+                folder of `memory-adapt train`, or a Hugging Face Hub id `org/name`.
+            device: where it runs.
+            delay: steps until a label arrives, for learners that are told (`opn`, `cpm`, `apl`); None
+                leaves it as trained. The others infer it from what they were trained on.
+            revision: branch, tag or commit, for a Hub id.
+
+        Raises:
+            UserError: nothing there, a checkpoint of something else, damaged files, or no such device.
+        """
+        source = _find(name)
+        record, weights = load_weights(source, kind=CHECKPOINT_KIND, revision=revision)
+        try:
+            config: Any = config_from_json(record["config"])
+            if delay is not None and hasattr(config, "delay"):
+                config = replace(config, delay=delay)  # no weight depends on it
+            model = build_model(config)
+            model.load_state_dict(weights)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            detail = " ".join(str(error).split())
+            raise UserError(
+                f"{source}: the checkpoint's {CONFIG} and weights make no learner ({detail}); "
+                "was it written by another version?"
+            ) from error
+        try:
+            model = model.to(device)
+        except (RuntimeError, AssertionError) as error:  # torch's ways to say that it is not there
+            raise UserError(f"device {device}: {str(error).splitlines()[0]}") from error
+        return cls(model, trained=record.get("trained"))
+
+    def save_pretrained(self, folder: str | Path, **extra: Any) -> None:
+        """Write config.json and model.safetensors to `folder`; extra: further keys of config.json."""
+        save_weights(
+            Path(folder),
+            self.model,
+            kind=CHECKPOINT_KIND,
+            config=config_to_json(self.config),
+            extra={"trained": self.trained, **extra},
+        )
+
+    @property
+    def config(self) -> ModelConfig:
+        """The model's configuration."""
+        return self.model.config
+
+    @property
+    def ways(self) -> int:
+        """Label slots: the most classes of one stream."""
+        return self.config.ways
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.model.parameters()).device
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of an image."""
+        return self.config.image_channels, self.config.image_size, self.config.image_size
+
+    def reset(self, ways: int | None = None, *, batch: int = 1) -> State:
+        """The state before the first image of a stream, or of `batch` streams side by side.
+
+        It is a flat dict of tensors, batch first: save it with safetensors, fork it by keeping it,
+        concatenate states to batch them. No call changes a state that it is given.
+
+        ways: classes in the stream, at most those the learner was trained for (None: all of them).
+        """
+        ways = self._check_ways(ways)
+        state = self.model.initial_state(batch)
+        return {**state, WAYS: torch.full((batch,), ways, device=self.device)}
+
+    def step(
+        self, image: Array, previous_label: int | None, state: State
+    ) -> tuple[Float[Tensor, " ways"], State]:
+        """Predict an image's class, having learnt from the label that arrives with it.
+
+        Args:
+            image: float (channels, height, width) in [0, 1]; characters have ink 1.
+            previous_label: the class of the previous image, 0 .. ways - 1; None at the first step,
+                and whenever no label is known.
+            state: of `reset` or of the step before; it is left as it is.
+
+        Returns:
+            Logits of the stream's classes, and the next state.
+
+        Raises:
+            UserError: an image of another shape, type or range; no such label.
+        """
+        label = NULL_LABEL if previous_label is None else previous_label
+        logits, state = self.step_batch(
+            self._checked_images(image).unsqueeze(0), torch.tensor([label]), state
+        )
+        return logits.squeeze(0), state
+
+    def step_batch(
+        self, images: Array, previous_labels: Array, state: State
+    ) -> tuple[Float[Tensor, "batch ways"], State]:
+        """`step` for several streams at once.
+
+        Args:
+            images: float (batch, channels, height, width) in [0, 1].
+            previous_labels: int (batch,), -1 where no label is known.
+            state: of `reset(batch=...)`, or single states concatenated key by key.
+        """
+        images = self._checked_images(images, "batch")
+        ways = self._ways_of(state, len(images))
+        labels = self._checked_labels(previous_labels, images.shape[:1], ways)
+        inner = {name: value for name, value in state.items() if name != WAYS}
+        with torch.no_grad():
+            logits, after = self.model.step(images, labels, inner)
+        return logits[:, :ways], {**after, WAYS: state[WAYS]}
+
+    def predict_stream(
+        self, images: Array, labels: Array, delay: int = 1, *, ways: int | None = None
+    ) -> Float[Tensor, "time *batch ways"]:
+        """Logits of every image of a whole stream: the same numbers as `step` after `step`.
+
+        The prediction for an image knows the labels of those at least `delay` steps before it.
+
+        Args:
+            images: float (time, channels, height, width) in [0, 1], or (time, batch, ...).
+            labels: int (time,) or (time, batch): each image's own class, -1 where it never arrives.
+            delay: steps until a label arrives.
+            ways: classes in the stream; None: all that the learner was trained for.
+
+        Raises:
+            UserError: as `step`; or a delay that the learner was not told (see `from_pretrained`).
+        """
+        self.check_delay(delay)
+        ways = self._check_ways(ways)
+        single = getattr(images, "ndim", 4) == 4  # one stream: no axis of streams
+        lead = ("time",) if single else ("time", "batch")
+        images = self._checked_images(images, *lead)
+        labels = self._checked_labels(labels, images.shape[: len(lead)], ways)
+        if single:
+            images, labels = images.unsqueeze(1), labels.unsqueeze(1)
+        logits = self.stream_logits(images, delay_labels(labels, delay), ways)
+        return logits.squeeze(1) if single else logits
+
+    @torch.no_grad()
+    def stream_logits(
+        self,
+        images: Float[Tensor, "time batch channels height width"],
+        feedback: Int[Tensor, "time batch"],
+        ways: int,
+    ) -> Float[Tensor, "time batch ways"]:
+        """Logits of streams whose feedback is given as it arrives (-1: none); nothing is checked."""
+        return self.model(images, feedback)[0][..., :ways]
+
+    def check_delay(self, delay: int) -> None:
+        """Raise UserError when labels this late would be taken for other images' labels."""
+        if delay < 1:
+            raise UserError(f"label delay must be at least 1 step, got {delay}")
+        told = getattr(self.config, "delay", delay)
+        if told != delay:
+            raise UserError(
+                f"this learner takes a label for that of the image {told} steps before, but labels "
+                f"are {delay} late: load it with from_pretrained(..., delay={delay})"
+            )
+
+    def _check_ways(self, ways: int | None) -> int:
+        ways = self.ways if ways is None else ways
+        if not 1 <= ways <= self.ways:
+            raise UserError(
+                f"ways must lie in 1 .. {self.ways} (the label slots that the learner was trained "
+                f"with), got {ways}"
+            )
+        return ways
+
+    def _ways_of(self, state: State, batch: int) -> int:
+        if WAYS not in state:
+            raise UserError("not a learner's state: it comes from `reset` or from the step before")
+        ways = state[WAYS]
+        if len(ways) != batch:
+            raise UserError(f"the state is of {len(ways)} streams, but {batch} images came")
+        if bool((ways != ways[0]).any()):
+            raise UserError(f"streams in a batch must have equal ways, got {ways.tolist()}")
+        return int(ways[0])
+
+    def _checked_images(self, images: Any, *lead: str) -> Tensor:
+        """The images as float32 on the device; `lead` names the axes before those of an image."""
+        sizes = ", ".join(map(str, (*lead, *self.image_shape)))
+        wanted = f"({', '.join((*lead, 'channels', 'height', 'width'))}) = ({sizes})"
+        if not isinstance(images, Tensor | np.ndarray):
+            kind = type(images).__name__
+            raise UserError(f"image must be a float tensor {wanted}, got a {kind}")
+        tensor = torch.as_tensor(images)
+        if tensor.ndim != len(lead) + 3 or tuple(tensor.shape[-3:]) != self.image_shape:
+            raise UserError(f"image must have shape {wanted}, got {tuple(tensor.shape)}")
+        if not tensor.is_floating_point():
+            raise UserError(
+                f"image must be float in [0, 1], got {str(tensor.dtype).removeprefix('torch.')}: "
+                "convert it (divide bytes by 255)"
+            )
+        tensor = tensor.to(self.device, torch.float32)
+        if tensor.numel() == 0:
+            raise UserError(f"no image: got shape {tuple(tensor.shape)}")
+        low, high = tensor.min().item(), tensor.max().item()
+        if not (low >= 0 and high <= 1):  # not: NaN compares false
+            raise UserError(f"image must lie in [0, 1], got values from {low:.4g} to {high:.4g}")
+        return tensor
+
+    def _checked_labels(self, labels: Any, shape: Sequence[int], ways: int) -> Tensor:
+        """The labels as int64 on the device."""
+        tensor = torch.as_tensor(labels)
+        if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
+            raise UserError(
+                f"labels must be whole numbers, got {str(tensor.dtype).removeprefix('torch.')}"
+            )
+        if tuple(tensor.shape) != tuple(shape):
+            raise UserError(
+                f"labels must have shape {tuple(shape)}, one for each image, got "
+                f"{tuple(tensor.shape)}"
+            )
+        low, high = int(tensor.min()), int(tensor.max())
+        if low < NULL_LABEL or high >= ways:
+            wrong = low if low < NULL_LABEL else high
+            raise UserError(
+                f"label {wrong} is not in 0 .. {ways - 1} (ways {ways}; None or -1: no label)"
+            )
+        return tensor.to(self.device, torch.int64)
+
+
+def _find(name: str | Path) -> str | Path:
+    """The checkpoint folder (or Hub id) that a user's name means."""
+    path = Path(name)
+    if path.is_file():
+        raise UserError(f"{name} is a file: give the folder that holds {CONFIG} and the weights")
+    if (path / "model").is_dir():
+        return path / "model"
+    if (path / "metrics.jsonl").is_file():
+        raise UserError(
+            f"{name}: the training has not finished, there is no model yet: go on with "
+            "memory-adapt train ... --resume"
+        )
+    if path.exists() or "/" in str(name):
+        return name
+    if not (SHIPPED / path).is_dir():
+        names = sorted(p.parent.name for p in SHIPPED.glob(f"*/{CONFIG}"))
+        raise UserError(
+            f"{name}: neither a folder nor shipped weights ({', '.join(names) or 'none'})"
+        )
+    return SHIPPED / path

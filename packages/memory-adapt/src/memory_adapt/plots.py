@@ -1,0 +1,229 @@
+"""Figures: accuracy against shots, learning curves, a stream as a strip of pictures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+from matplotlib.figure import Figure  # not pyplot: it keeps every figure alive
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+COLOURS = ("#1f6fb4", "#d9662b", "#2e8b57", "#8e5bb5", "#b8860b", "#c2427a")
+RIGHT, WRONG, SOFT = "#2e8b57", "#c8372d", "0.45"
+STAGE_NAMES = {
+    "prototypes": "encoder",
+    "readout": "memory on fixed features",
+    "episodes": "everything, on streams",
+}
+
+
+def shots_figure(
+    curves: Mapping[str, tuple[Sequence[float], Sequence[float], Sequence[float]]],
+    *,
+    ways: int,
+    blind: Sequence[float] | None = None,
+    title: str = "",
+) -> Figure:
+    """Accuracy against shots with error bands, the chance level and the blind bound.
+
+    Args:
+        curves: label to (mean, low, high) at 0, 1, 2, ... shots, fractions; NaN leaves a gap.
+        ways: classes of a stream.
+        blind: best accuracy without looking at an image, at each number of shots.
+        title: above the axes.
+    """
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    axes = figure.add_subplot()
+    for colour, (label, (mean, low, high)) in zip(_cycle(len(curves)), curves.items(), strict=True):
+        shots = np.arange(len(mean))
+        axes.plot(shots, _percent(mean), color=colour, marker="o", markersize=4, label=label)
+        band = _percent(low), _percent(high)
+        axes.fill_between(shots, *band, color=colour, alpha=0.18, linewidth=0)
+    if blind is not None:
+        style: dict[str, Any] = {"color": SOFT, "linestyle": "--", "linewidth": 1.2}
+        axes.plot(np.arange(len(blind)), _percent(blind), label="best without looking", **style)
+    axes.axhline(100 / ways, color=SOFT, linestyle=":", linewidth=1.2, label="chance")
+    longest = max((len(mean) for mean, _, _ in curves.values()), default=1)
+    axes.set(
+        xlabel="shots: earlier samples of the class",
+        ylabel="accuracy (%)",
+        title=title,
+        ylim=(0, 102),
+        xlim=(-0.3, longest - 0.7),
+    )
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _plain(axes)
+    axes.legend(frameon=False, fontsize="small")
+    return figure
+
+
+def learning_curve_figure(
+    metrics: Sequence[Mapping[str, Any]],
+    *,
+    ways: int,
+    blind: Mapping[int, float] | None = None,
+    title: str = "",
+) -> Figure:
+    """Loss above, validation accuracy below, over the updates of all stages.
+
+    Args:
+        metrics: lines of a run's metrics.jsonl.
+        ways: classes of a stream; chance is 1 / ways.
+        blind: shots to the best accuracy without looking at an image.
+        title: above the axes.
+    """
+    figure = Figure(figsize=(7.2, 5.6), layout="constrained")
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(1, 1.3))
+    losses = [(m["step"], m["loss"]) for m in metrics if "loss" in m]
+    if losses:
+        steps, values = np.array(losses).T
+        upper.plot(steps, values, color=COLOURS[0], alpha=0.3, linewidth=0.8)
+        for start, stop in _stage_runs(metrics):  # no average over two stages: two losses
+            inside = (steps > start) & (steps <= stop)
+            upper.plot(steps[inside], _smooth(values[inside]), color=COLOURS[0], linewidth=1.6)
+        upper.set_yscale("log")
+        upper.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        upper.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        upper.yaxis.set_minor_formatter(NullFormatter())
+    upper.axhline(math.log(ways), color=SOFT, linestyle=":", linewidth=1.2)
+    end = {"xy": (1, math.log(ways)), "xycoords": ("axes fraction", "data")}
+    upper.annotate("ln ways: chance", **end, ha="right", va="bottom", fontsize=8, color=SOFT)
+    upper.set(ylabel="training loss")
+    upper.set_title(title, pad=20)  # the stages' names stand below it
+
+    shots = sorted({int(k.split("_")[1]) for m in metrics for k in m if k.startswith("val_")})
+    for colour, k in zip(_cycle(len(shots)), shots, strict=True):
+        points = [(m["step"], m[f"val_{k}_shot"]) for m in metrics if f"val_{k}_shot" in m]
+        steps, values = np.array(points).T
+        lower.plot(
+            steps, _percent(values), color=colour, marker="o", markersize=3, label=f"{k}-shot"
+        )
+    if blind:
+        low, high = 100 * min(blind.values()), 100 * max(blind.values())
+        lower.axhspan(low, high, color="0.85", label="best without looking", linewidth=1)
+    lower.axhline(100 / ways, color=SOFT, linestyle=":", linewidth=1.2, label="chance")
+    lower.set(xlabel="updates", ylabel="validation accuracy (%)", ylim=(0, 102))
+    for axes in (upper, lower):
+        _plain(axes)
+    lower.legend(frameon=False, fontsize="small", loc="best")
+    _mark_stages(upper, lower, metrics)
+    return figure
+
+
+def stream_figure(
+    images: UInt8[np.ndarray, "steps channels height width"],
+    labels: Sequence[str],
+    predictions: Sequence[str],
+    first_views: Sequence[bool],
+    *,
+    most: int = 60,
+    title: str = "",
+) -> Figure:
+    """The stream's images in order, each over its prediction: green right, red wrong, grey unseen.
+
+    Args:
+        images: as the learner sees them.
+        labels: each image's class.
+        predictions: the class predicted before its label came.
+        first_views: whether no label of its class had arrived: a guess.
+        most: steps shown; of a longer stream, the first half of them and the last.
+        title: above the pictures.
+    """
+    steps = list(range(len(labels)))
+    if len(steps) > most:
+        steps = [*steps[: most // 2], *steps[-(most // 2) :]]
+    columns = min(10, len(steps))
+    rows = -(-len(steps) // columns)
+    figure = Figure(figsize=(columns * 0.95, rows * 1.3 + 0.9), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axes in grid.flat:
+        axes.axis("off")
+    for axes, step in zip(grid.flat, steps, strict=False):
+        right = labels[step] == predictions[step]
+        colour = RIGHT if right else SOFT if first_views[step] else WRONG
+        picture = images[step].transpose(1, 2, 0)
+        axes.axis("on")
+        axes.imshow(
+            picture if picture.shape[-1] == 3 else picture[..., 0], cmap="gray_r", vmin=0, vmax=255
+        )
+        axes.set(xticks=[], yticks=[])
+        axes.set_title(f"{step + 1}", fontsize=6.5, color=SOFT, pad=2)
+        said = _short(predictions[step])
+        axes.set_xlabel(
+            said if right else f"{said}\nis {_short(labels[step])}",
+            fontsize=7,
+            color=colour,
+            labelpad=2,
+        )
+        for spine in axes.spines.values():
+            spine.set(color=colour, linewidth=2)
+    figure.suptitle(title, fontsize=11)
+    figure.supxlabel(
+        "below each image: what was predicted; green right, red wrong, grey wrong at the first view",
+        fontsize=8,
+        color=SOFT,
+    )
+    return figure
+
+
+def save_figure(figure: Figure, path: Path) -> Path:
+    """Write a figure to an image file, making its folder; returns the path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+    return path
+
+
+def _cycle(count: int) -> list[str]:
+    return [COLOURS[i % len(COLOURS)] for i in range(count)]
+
+
+def _percent(fractions: Sequence[float] | np.ndarray) -> np.ndarray:
+    return 100 * np.asarray(fractions, dtype=float)
+
+
+def _plain(axes: Any) -> None:
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _smooth(values: np.ndarray) -> np.ndarray:
+    """Running mean over up to a twentieth of the points, at least 5."""
+    width = min(len(values), max(5, len(values) // 20))
+    kernel = np.ones(width)
+    return np.convolve(values, kernel, "same") / np.convolve(np.ones(len(values)), kernel, "same")
+
+
+def _stage_runs(metrics: Sequence[Mapping[str, Any]]) -> list[tuple[int, int]]:
+    """First (exclusive) and last update of each stage that is in the metrics."""
+    last: dict[int, int] = {}
+    for m in metrics:
+        last[m["stage"]] = m["step"]
+    ends = [last[stage] for stage in sorted(last)]
+    return list(zip([0, *ends[:-1]], ends, strict=True))
+
+
+def _mark_stages(upper: Any, lower: Any, metrics: Sequence[Mapping[str, Any]]) -> None:
+    kinds = {m["stage"]: m["kind"] for m in metrics}
+    runs = _stage_runs(metrics)
+    if len(runs) < 2:
+        return
+    for number, (stage, (start, stop)) in enumerate(zip(sorted(kinds), runs, strict=True)):
+        for axes in (upper, lower):
+            if start:
+                axes.axvline(start, color="0.7", linewidth=1)
+            if number % 2:
+                axes.axvspan(start, stop, color="0.96", zorder=0, linewidth=0)
+        place = {"xy": ((start + stop) / 2, 1.01), "xycoords": ("data", "axes fraction")}
+        # Narrow stages would write over each other: a number for all, the name where it fits.
+        wide = (stop - start) > 0.25 * runs[-1][1]
+        name = STAGE_NAMES.get(kinds[stage], kinds[stage])
+        text = f"{number + 1}: {name}" if wide else f"{number + 1}"
+        upper.annotate(text, **place, ha="center", va="bottom", fontsize=8, color=SOFT)
+
+
+def _short(name: str, length: int = 12) -> str:
+    return name if len(name) <= length else f"{name[: length - 1]}…"

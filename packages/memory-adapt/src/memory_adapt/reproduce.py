@@ -74,16 +74,18 @@ def _shipped_section(episodes: int, progress: type[Any]) -> Section:
                 ]
                 worst = [100 * max(float(c.mean[k]) for k in SHOTS) for c in controls]
                 rows.append([name, title, *cells, *worst])
-                curves[title] = tuple(
-                    v.tolist() for v in (accuracy.mean, accuracy.low, accuracy.high)
+                curves[title] = (
+                    accuracy.mean.tolist(),
+                    accuracy.low.tolist(),
+                    accuracy.high.tolist(),
                 )
                 bar.advance(accuracy_5_shot=float(accuracy.mean[5]))
-            figure = shots_figure(
+            figure: Any = shots_figure(
                 curves, ways=WAYS, blind=bound, title=f"Shipped weights on held-out {name}"
             )
             parts.append(Figure.from_matplotlib(figure, f"Accuracy against shots, {name}."))
             if name == "glyphs":
-                stream = _example_stream(learners["CL+LSTM"], sampler)
+                stream: Any = _example_stream(learners["CL+LSTM"], sampler)
                 parts.append(
                     Figure.from_matplotlib(
                         stream,
@@ -152,7 +154,7 @@ def _live_section(report_dir: Path) -> Section:
         out = _fresh(report_dir / "live" / model)
         with Run.create(out, run_config(config), command="reproduce", tensorboard=False) as live:
             train(config, LaunchConfig(accelerator="cpu"), live)
-        figure = learning_curve_figure(
+        figure: Any = learning_curve_figure(
             read_metrics(out), ways=WAYS, title=f"{model}, live on Glyphs"
         )
         parts.append(Figure.from_matplotlib(figure, f"Loss and validation accuracy of {model}."))

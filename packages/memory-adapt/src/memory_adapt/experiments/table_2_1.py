@@ -125,7 +125,7 @@ def _run_dataset(preset: str, dataset: str, out: Path, quick: bool, runs: Path) 
                 learner = load_learner(folder / "model")
             else:
                 learner = train_or_resume(preset_name, model, seed, runs=runs, where=where)
-            entry = evaluate_learner(learner, sampler, episodes=1000, control_episodes=200)
+            entry = evaluate_learner(learner, sampler, episodes=1000, control_episodes=100)
             entry |= {
                 "seed": seed,
                 "command": train_command(preset_name, model, seed),

@@ -6,11 +6,14 @@ encoder (LSTM, NTM, APL); with more shots, more so.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from memory_adapt.config import LaunchConfig
 from memory_adapt.evaluation import CONTROLS, blind_bound, evaluate
@@ -36,7 +39,7 @@ from priors_shared.reports import (
     line_figure,
     write_result,
 )
-from priors_shared.runs import read_metrics
+from priors_shared.runs import read_metrics, write_atomically
 
 CLAIM = (
     "CL+LSTM (memory in every layer) beats prototypes and memory behind a fixed encoder, "
@@ -46,6 +49,7 @@ SHOTS = (1, 5, 8)
 STREAM_SHOTS = 10
 WAYS = 5
 TEST_SEED = 20_000
+EPISODES, CONTROL_EPISODES = 1000, 100
 
 Row = tuple[float | None, float | None, float | None]
 THESIS: dict[str, dict[str, Row]] = {
@@ -117,7 +121,8 @@ def _run_dataset(preset: str, dataset: str, out: Path, quick: bool, runs: Path) 
             folder = run_folder(runs, preset_name, model, seed)
             unfinished = None
             if quick and not (folder / "model").is_dir():
-                found = load_unfinished(folder, config)
+                # From scratch is shown however far it got; the others only when they are done.
+                found = load_unfinished(folder, config) if title == SCRATCH else None
                 if found is None:
                     continue
                 learner, unfinished = found
@@ -125,7 +130,7 @@ def _run_dataset(preset: str, dataset: str, out: Path, quick: bool, runs: Path) 
                 learner = load_learner(folder / "model")
             else:
                 learner = train_or_resume(preset_name, model, seed, runs=runs, where=where)
-            entry = evaluate_learner(learner, sampler, episodes=1000, control_episodes=100)
+            entry = _evaluated_once(folder / "test.json", learner, dataset, sampler)
             entry |= {
                 "seed": seed,
                 "command": train_command(preset_name, model, seed),
@@ -153,7 +158,7 @@ def _run_dataset(preset: str, dataset: str, out: Path, quick: bool, runs: Path) 
         rows=rows,
         config=configs,
         seeds=sorted({e["seed"] for entries in per_seed.values() for e in entries}),
-        data=f"{dataset}, test classes (never used in training or for choices), 1000 balanced streams of "
+        data=f"{dataset}, test classes (never used in training), {EPISODES} balanced streams of "
         f"{WAYS} x {STREAM_SHOTS}, the same for every learner",
         hardware=hardware(),
         command=f"memory-adapt reproduce table-2.1 --preset {preset}",
@@ -165,6 +170,27 @@ def _run_dataset(preset: str, dataset: str, out: Path, quick: bool, runs: Path) 
         },
     )
     write_pages(out, stem, json.loads((out / f"{stem}.json").read_text()), rows, thesis)
+
+
+def _evaluated_once(
+    path: Path, learner: OnlineClassifier, dataset: str, sampler: OnlineEpisodeSampler
+) -> dict[str, Any]:
+    """`evaluate_learner`, kept in the run folder: an interrupted table goes on where it was."""
+    weights = torch.cat([p.detach().flatten() for p in learner.parameters()])
+    what = {
+        "dataset": dataset,
+        "episodes": EPISODES,
+        "control_episodes": CONTROL_EPISODES,
+        "seed": TEST_SEED,
+        "weights": hashlib.sha256(weights.numpy().tobytes()).hexdigest(),
+    }
+    if path.is_file():
+        kept: dict[str, Any] = json.loads(path.read_text())
+        if kept.pop("what") == what:
+            return kept
+    entry = evaluate_learner(learner, sampler, episodes=EPISODES, control_episodes=CONTROL_EPISODES)
+    write_atomically(path, json.dumps({"what": what, **entry}))
+    return entry
 
 
 def evaluate_learner(

@@ -1,0 +1,476 @@
+"""Stages move what they say, a killed run ends as a straight one, and easy streams are learned."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from memory_adapt.config import (
+    CHECKPOINT_KIND,
+    APLConfig,
+    CLLSTMConfig,
+    CPMConfig,
+    LaunchConfig,
+    LSTMConfig,
+    ModelConfig,
+    NTMConfig,
+    OPNConfig,
+    StageConfig,
+    StageKind,
+    TrainConfig,
+)
+from memory_adapt.evaluation import CONTROLS, Control, blind_bound, evaluate
+from memory_adapt.models import OnlineClassifier, build_model, config_from_json
+from memory_adapt.training import (
+    REPORTED_SHOTS,
+    VALIDATION_SEED,
+    VALIDATION_SHOTS,
+    ReadoutStage,
+    TrainedLearner,
+    learning_rate,
+    train,
+)
+from priors_shared.checkpoints import load_training_state, load_weights
+from priors_shared.datasets import load_dataset
+from priors_shared.episodes import OnlineEpisodeSampler
+from priors_shared.errors import UserError
+from priors_shared.runs import Run, read_metrics
+
+WAYS, SIDE, IMAGES = 2, 28, 12
+SMALL = {"ways": WAYS, "width": 4, "image_size": SIDE}
+# As the CPU presets with normalised gates; strided and a few channels wide, to be quick.
+CL_LSTM = CLLSTMConfig(
+    **SMALL, hidden=24, strides=(2, 1, 1, 1), pools=(True, True, False, True), gate_norm=True
+)
+WITH_READOUT: dict[str, ModelConfig] = {
+    "cl-lstm": CL_LSTM,
+    "lstm": LSTMConfig(**SMALL, hidden=24),
+    "ntm": NTMConfig(**SMALL, hidden=8, slots=6, slot_size=5, heads=2),
+}
+PROTOTYPES: dict[str, ModelConfig] = {
+    **WITH_READOUT,
+    "apl": APLConfig(**SMALL, hidden=8, neighbours=3, slots=5),
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Images in folders: each class has stripes at its own angle, in noise."""
+    root = tmp_path_factory.mktemp("stripes")
+    generator = torch.Generator().manual_seed(0)
+    y, x = torch.meshgrid(torch.arange(SIDE), torch.arange(SIDE), indexing="ij")
+    for split, classes in (("train", 6), ("val", 3)):
+        for c in range(classes):
+            angle = torch.tensor(torch.pi * (c / classes + (split == "val") / 12))
+            stripes = torch.sin((x * angle.cos() + y * angle.sin()) * 0.9)
+            (root / split / f"{split}{c}").mkdir(parents=True)
+            for i in range(IMAGES):
+                noise = 0.5 * torch.rand(SIDE, SIDE, generator=generator)
+                grey = ((stripes + 1 + noise) * 100).to(torch.uint8)
+                Image.fromarray(grey.numpy()).save(root / split / f"{split}{c}" / f"{i:02}.png")
+    return root
+
+
+def stage(kind: StageKind, updates: int, **settings: object) -> StageConfig:
+    return StageConfig(**{"kind": kind, "updates": updates, "batch": 3, "shots": 3, **settings})
+
+
+def config_for(
+    folder: Path, model: ModelConfig, *stages: StageConfig, **rest: object
+) -> TrainConfig:
+    few = {"validation_episodes": 4, "log_every": 2, "checkpoint_every": 3, "validate_every": 4}
+    return TrainConfig(dataset=f"folder:{folder}", model=model, stages=stages, **{**few, **rest})
+
+
+def run_training(config: TrainConfig, out: Path, *, resume: bool = False) -> OnlineClassifier:
+    with open_run(config, out, resume=resume) as run:
+        return train(config, LaunchConfig(accelerator="cpu", quiet=True), run)
+
+
+def open_run(config: TrainConfig, out: Path, *, resume: bool = False) -> Run:
+    return Run.create(
+        out, asdict(config), command="train", resume=resume, tensorboard=False, quiet=True
+    )
+
+
+def untrained(config: TrainConfig) -> TrainedLearner:
+    torch.manual_seed(config.seed)
+    return TrainedLearner(build_model(config.model))
+
+
+def trained(out: Path) -> dict[str, Tensor]:
+    """The learner with its head, from the run's last checkpoint."""
+    return load_training_state(out / "checkpoints").model_state
+
+
+# --- the learning rate ---
+
+
+def test_learning_rate_rises_linearly_then_falls_as_half_a_cosine() -> None:
+    stage = StageConfig(updates=100, learning_rate=2.0, warmup=0, final_rate=0.1)
+    assert learning_rate(stage, 0) == 2.0
+    assert learning_rate(stage, 50) == pytest.approx(2.0 * (0.1 + 0.9 / 2))
+    assert learning_rate(stage, 25) == pytest.approx(2.0 * (0.1 + 0.9 * (1 + 0.5**0.5) / 2))
+    assert learning_rate(stage, 99) == pytest.approx(0.2, rel=0.01)
+    rates = [learning_rate(stage, update) for update in range(100)]
+    assert rates == sorted(rates, reverse=True)
+    constant = StageConfig(updates=100, learning_rate=2.0)
+    assert {learning_rate(constant, update) for update in range(100)} == {2.0}
+    warm = replace(constant, warmup=4)
+    assert [learning_rate(warm, update) for update in range(6)] == [0.5, 1.0, 1.5, 2.0, 2.0, 2.0]
+
+
+def test_the_optimizer_is_adam_at_the_schedules_rate(folder: Path, tmp_path: Path) -> None:
+    """Adam's first step is the learning rate for every parameter, whatever its gradient."""
+    only = stage("episodes", 1, learning_rate=1e-2, warmup=10, clip=0.0)
+    config = config_for(folder, WITH_READOUT["lstm"], only)
+    before = untrained(config).model.state_dict()
+    after = run_training(config, tmp_path / "run").state_dict()
+    steps = torch.cat([(after[name] - before[name]).abs().flatten() for name in before])
+    assert steps.max() == pytest.approx(1e-3, rel=1e-3)
+    assert steps.median() == pytest.approx(1e-3, rel=1e-2)
+
+
+# --- what each stage moves ---
+
+
+def moved(before: dict[str, Tensor], after: dict[str, Tensor]) -> set[str]:
+    assert before.keys() == after.keys()
+    return {name for name in before if not torch.equal(before[name], after[name])}
+
+
+@pytest.mark.parametrize("name", PROTOTYPES)
+def test_prototypes_move_the_feed_forward_encoder_and_the_head_alone(
+    folder: Path, tmp_path: Path, name: str
+) -> None:
+    config = config_for(folder, PROTOTYPES[name], stage("prototypes", 3))
+    learner = untrained(config)
+    learner.model.start_feed_forward()
+    run_training(config, tmp_path / "run")
+    allowed = {
+        name
+        for name, parameter in learner.named_parameters()
+        if any(parameter is p for p in learner.model.feed_forward_parameters())
+    }
+    head = {"head.log_scale", "head.beta", "head.gamma"}
+    assert moved(learner.state_dict(), trained(tmp_path / "run")) == allowed | head
+
+
+def test_prototypes_leave_the_memory_and_the_labels_of_cl_lstm_silent(
+    folder: Path, tmp_path: Path
+) -> None:
+    config = config_for(folder, CL_LSTM, stage("prototypes", 3))
+    model = run_training(config, tmp_path / "run")
+    for layer in model.encoder:  # type: ignore[union-attr]
+        assert not layer.hidden_conv.weight.any()
+        assert not layer.input_conv.weight[:, -WAYS:].any()
+
+
+@pytest.mark.parametrize("name", WITH_READOUT)
+def test_readout_moves_all_but_the_encoder_and_the_head(
+    folder: Path, tmp_path: Path, name: str
+) -> None:
+    config = config_for(folder, WITH_READOUT[name], stage("readout", 3))
+    before = untrained(config).state_dict()
+    run_training(config, tmp_path / "run")
+    expected = {name for name in before if not name.startswith(("model.encoder.", "head."))}
+    assert moved(before, trained(tmp_path / "run")) == expected
+
+
+@pytest.mark.parametrize("name", ["cl-lstm", "opn"])
+def test_episodes_move_the_whole_model(folder: Path, tmp_path: Path, name: str) -> None:
+    model = CL_LSTM if name == "cl-lstm" else OPNConfig(**SMALL)
+    config = config_for(folder, model, stage("episodes", 3))
+    before = untrained(config).state_dict()
+    run_training(config, tmp_path / "run")
+    expected = {name for name in before if name.startswith("model.")}
+    assert moved(before, trained(tmp_path / "run")) == expected
+
+
+@pytest.mark.parametrize("name", WITH_READOUT)
+def test_finishing_the_readout_folds_the_standardisation_exactly(name: str) -> None:
+    """The same logits of features as before of standardised features."""
+    torch.manual_seed(0)
+    learner = TrainedLearner(build_model(WITH_READOUT[name])).double()
+    readout = ReadoutStage(learner)
+    width = learner.model.image_features(torch.zeros(1, 1, 1, SIDE, SIDE).double()).shape[-1]
+    features = 3 * torch.randn(6, 2, width).double() + 5
+    feedback = torch.randint(-1, WAYS, (6, 2))
+    readout.mean = torch.randn(width).double()
+    readout.std = torch.rand(width).double() + 0.1
+    standardised = readout.predict((features - readout.mean) / readout.std, feedback)
+    assert not torch.allclose(readout.predict(features, feedback), standardised)
+    readout.finish()
+    torch.testing.assert_close(
+        readout.predict(features, feedback), standardised, rtol=1e-12, atol=1e-12
+    )
+
+
+@pytest.mark.parametrize("name", ["lstm", "ntm"])
+def test_a_finished_readout_scores_on_images_what_it_scored_on_features(
+    folder: Path, tmp_path: Path, name: str
+) -> None:
+    """From a trained stage: the last validation is that of the learner that is written."""
+    settings = stage("readout", 20, batch=16, learning_rate=1e-2)
+    config = config_for(folder, WITH_READOUT[name], settings, validation_episodes=40)
+    with open_run(config, tmp_path / "run") as run:
+        model = train(config, LaunchConfig(accelerator="cpu", quiet=True), run)
+        last = run.metrics()[-1]
+    val = load_dataset(config.dataset, "val")
+    sampler = OnlineEpisodeSampler(val, ways=WAYS, shots=VALIDATION_SHOTS)
+    result = evaluate(model, sampler, episodes=40, seed=VALIDATION_SEED)
+    for k in REPORTED_SHOTS:
+        assert last[f"val_{k}_shot"] == pytest.approx(float(result.mean[k]), abs=1e-6)
+
+
+# --- resuming ---
+
+THREE_STAGES = (stage("prototypes", 7), stage("readout", 8), stage("episodes", 7))
+
+# Forks a process for every attempt: torch is imported once. Each counts the moments at which
+# something changes (a file is synced or renamed, a line is logged, streams are drawn, weights move)
+# and dies at the one it is told, by its number or its name, as by a power cut.
+KILLED_OFTEN = """
+import json, os, random, signal, sys
+from dataclasses import asdict
+from pathlib import Path
+
+import scipy.stats
+import torch
+import torch._dynamo  # before the forks, as all that takes long to import
+
+from memory_adapt.config import CLLSTMConfig, LaunchConfig, StageConfig, TrainConfig
+from memory_adapt.training import train
+from priors_shared import runs
+from priors_shared.episodes import OnlineEpisodeSampler
+from priors_shared.runs import Run
+
+torch.set_num_threads(1)
+runs.environment = dict  # half a second an attempt
+values = json.loads(sys.argv[1])
+values["model"] = CLLSTMConfig(
+    **{k: tuple(v) if isinstance(v, list) else v for k, v in values["model"].items()}
+)
+values["stages"] = tuple(StageConfig(**stage) for stage in values["stages"])
+config = TrainConfig(**values)
+out = Path(sys.argv[2])
+
+
+def attempt(folder, die_at, tell):
+    count = 0
+
+    def noticed(function, name):
+        def counted(*arguments, **options):
+            nonlocal count
+            count += 1
+            moment = f"{name} {Path(arguments[1]).name}" if name == "rename to" else name
+            if die_at in (count, moment):
+                tell(moment)
+                os.kill(os.getpid(), signal.SIGKILL)
+            return function(*arguments, **options)
+
+        return counted
+
+    os.fsync, os.replace = noticed(os.fsync, "sync"), noticed(os.replace, "rename to")
+    Run._append = staticmethod(noticed(Run._append, "log"))
+    OnlineEpisodeSampler.sample_streams = noticed(OnlineEpisodeSampler.sample_streams, "draw")
+    torch.optim.Adam.step = noticed(torch.optim.Adam.step, "step")
+    run = Run.create(
+        folder, asdict(config), command="train", resume=True, tensorboard=False, quiet=True
+    )
+    with run:
+        train(config, LaunchConfig(accelerator="cpu", threads=1, quiet=True), run)
+    tell(str(count))
+
+
+def forked(folder, die_at):
+    reading, writing = os.pipe()
+    if (child := os.fork()) == 0:
+        try:
+            attempt(folder, die_at, lambda text: os.write(writing, text.encode()))
+            os._exit(0)
+        except BaseException:
+            import traceback
+
+            traceback.print_exc()
+            os._exit(1)
+    os.close(writing)
+    with os.fdopen(reading) as pipe:
+        told = pipe.read()
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert status in (0, -signal.SIGKILL), f"killed at {die_at}: exit code {status}"
+    return told, status == 0
+
+
+told, _ = forked(out / "straight", None)
+draw = random.Random(0)
+died = []
+for die_at in (
+    *range(1, 9),  # while the folder is made
+    "log",  # before there is a checkpoint
+    "draw",
+    "rename to training.safetensors",  # the first checkpoint
+    "rename to training.json",  # between its two renames
+    *(draw.randint(10, int(told) // 2) for _ in range(4)),
+    "rename to training.json",
+    "rename to config.json",  # the trained learner's
+):
+    moment, ended = forked(out / "killed", die_at)
+    died += [] if ended else [moment]
+_, ended = forked(out / "killed", None)
+assert ended
+print(json.dumps(died))
+"""
+
+
+@pytest.fixture(scope="module")
+def killed_often(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two runs: one straight, one killed and resumed until it ended."""
+    if not hasattr(os, "fork"):
+        pytest.skip("needs fork")
+    out = tmp_path_factory.mktemp("runs")
+    config = json.dumps(asdict(config_for(folder, CL_LSTM, *THREE_STAGES)))
+    ended = subprocess.run(
+        [sys.executable, "-c", KILLED_OFTEN, config, str(out)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+        timeout=600,
+    )
+    assert ended.returncode == 0, ended.stderr
+    (out / "report.json").write_text(ended.stdout)
+    return out
+
+
+def test_a_killed_run_ends_with_the_bytes_of_a_straight_one(killed_often: Path) -> None:
+    died = json.loads((killed_often / "report.json").read_text())
+    assert len(died) > 12
+    assert {"log", "draw", "rename to training.json", "rename to config.json"} <= set(died)
+    straight, killed = killed_often / "straight", killed_often / "killed"
+    for file in ("metrics.jsonl", "model/model.safetensors", "model/config.json", "config.json"):
+        assert (killed / file).read_bytes() == (straight / file).read_bytes(), file
+
+
+def test_metrics_count_updates_over_all_stages(killed_often: Path) -> None:
+    lines = read_metrics(killed_often / "killed")
+    # Every 2 updates of a stage, every 4 with a validation, and at its end.
+    expected = [2, 4, 6, 7, 9, 11, 13, 15, 17, 19, 21, 22]
+    assert [line["step"] for line in lines] == expected
+    kinds = [stage.kind for stage in THREE_STAGES for _ in range(4)]
+    assert [line["kind"] for line in lines] == kinds
+    assert [line["step"] for line in lines if "val_1_shot" in line] == [4, 7, 11, 15, 19, 22]
+
+
+def test_a_finished_run_resumes_to_itself(killed_often: Path, folder: Path) -> None:
+    straight = killed_often / "straight"
+    metrics = (straight / "metrics.jsonl").read_bytes()
+    model = run_training(config_for(folder, CL_LSTM, *THREE_STAGES), straight, resume=True)
+    assert (straight / "metrics.jsonl").read_bytes() == metrics
+    record, weights = load_weights(straight / "model", kind=CHECKPOINT_KIND)
+    assert config_from_json(record["config"]) == CL_LSTM
+    assert all(torch.equal(weights[name], value) for name, value in model.state_dict().items())
+
+
+def test_a_stage_starts_alike_whether_the_run_was_resumed_before_it(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both stages draw initial weights: the second's must not depend on the first's draws."""
+    config = config_for(folder, CL_LSTM, stage("readout", 1), stage("readout", 1))
+    straight = run_training(config, tmp_path / "straight").state_dict()
+    start, starts = ReadoutStage.start, []
+
+    def interrupted(self: ReadoutStage) -> None:
+        starts.append(self)
+        if len(starts) == 2:
+            raise KeyboardInterrupt
+        start(self)
+
+    monkeypatch.setattr(ReadoutStage, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_training(config, tmp_path / "resumed")
+    resumed = run_training(config, tmp_path / "resumed", resume=True).state_dict()
+    assert not moved(straight, resumed)
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [({"seed": 1}, "seed"), ({"delay": 2}, "delay"), ({"stages": THREE_STAGES[:2]}, "stages")],
+)
+def test_another_configuration_cannot_resume(
+    folder: Path, tmp_path: Path, change: dict[str, object], key: str
+) -> None:
+    config = config_for(folder, CL_LSTM, *THREE_STAGES)
+    open_run(config, tmp_path / "run").close()
+    with pytest.raises(UserError, match=f"--resume: {key} is"):
+        open_run(replace(config, **change), tmp_path / "run", resume=True)
+
+
+# --- what a user may ask for ---
+
+
+@pytest.mark.parametrize("model", [OPNConfig(**SMALL), CPMConfig(**SMALL), PROTOTYPES["apl"]])
+def test_a_readout_of_a_model_without_one_is_refused_before_it_trains(
+    folder: Path, tmp_path: Path, model: ModelConfig
+) -> None:
+    config = config_for(folder, model, stage("readout", 1))
+    with pytest.raises(TypeError, match="no single linear map that reads its features"):
+        run_training(config, tmp_path / "run")
+    assert not (tmp_path / "run" / "metrics.jsonl").read_text()
+
+
+# --- learning ---
+
+
+@pytest.fixture(scope="module")
+def memoriser(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> OnlineClassifier:
+    """CL+LSTM by the staged recipe, in a few hundred tiny updates."""
+    model = replace(CL_LSTM, width=8, hidden=48)
+    stages = (
+        stage("prototypes", 30, batch=8, learning_rate=1e-2),
+        stage("readout", 250, batch=32, shots=4, learning_rate=1e-2, final_rate=0.1),
+        stage("episodes", 30, batch=8, shots=5, learning_rate=2e-3, final_rate=0.1),
+    )
+    rare = {"validate_every": 1000, "checkpoint_every": 1000, "log_every": 1000}
+    config = config_for(folder, model, *stages, **rare)
+    return run_training(config, tmp_path_factory.mktemp("learn") / "run")
+
+
+def test_cl_lstm_learns_easy_streams(folder: Path, memoriser: OnlineClassifier) -> None:
+    result = evaluate(memoriser, streams_of(folder), episodes=100, seed=1)
+    assert result.mean[1:].mean() > 0.9, result.mean
+
+
+def streams_of(folder: Path) -> OnlineEpisodeSampler:
+    return OnlineEpisodeSampler(load_dataset(f"folder:{folder}", "train"), ways=WAYS, shots=6)
+
+
+@pytest.mark.parametrize("control", CONTROLS)
+def test_what_it_learned_is_to_bind_labels_to_images(
+    folder: Path, memoriser: OnlineClassifier, control: Control
+) -> None:
+    """Without either of them it is at chance, or below what a blind guess can reach."""
+    sampler = streams_of(folder)
+    result = evaluate(memoriser, sampler, episodes=300, seed=2, control=control)
+    five_errors = 2.5 * (result.high - result.low) / 1.96 + 1e-6
+    if control == "blank images":
+        assert result.mean.mean() < sum(blind_bound(WAYS, 6)) / 6 + five_errors.mean()
+    else:
+        assert ((result.mean - 1 / WAYS).abs() < five_errors).all(), result.mean
+
+
+def test_opn_learns_easy_streams(folder: Path, tmp_path: Path) -> None:
+    rare = {"validate_every": 1000, "checkpoint_every": 1000, "log_every": 1000}
+    settings = stage("episodes", 60, batch=8, learning_rate=1e-2)
+    config = config_for(folder, OPNConfig(**{**SMALL, "width": 8}), settings, **rare)
+    model = run_training(config, tmp_path / "run")
+    result = evaluate(model, streams_of(folder), episodes=50, seed=1)
+    assert result.mean[1:].mean() > 0.9, result.mean

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import difflib
 import io
+import itertools
 import re
 import shlex
 import shutil
@@ -101,7 +102,8 @@ def _parse(options: type[_Options], command: str, args: list[str], **settings: A
 
 def _one_line(box: str, command: str) -> str:
     """tyro's boxed message as one line: what is wrong, the nearest options, where the help is."""
-    lines = [re.sub(r"[│╭╮╰╯─]+", " ", line).strip() for line in box.splitlines()]
+    # Frames are drawn with lines, or in ASCII where the terminal has no others.
+    lines = [re.sub(r"[│╭╮╰╯─|]+|-{3,}|\+-|-\+", " ", line).strip() for line in box.splitlines()]
     text = " ".join(line for line in lines[1:] if line)
     text = re.split(r"Argument helptext|For full helptext|Perhaps you meant", text)[0].strip()
     near = re.search(r"Perhaps you meant:?(.*?)(?:For full helptext|$)", " ".join(lines), re.DOTALL)
@@ -158,7 +160,7 @@ def _choose_preset(args: list[str]) -> tuple[str, str, list[str]]:
     if preset not in PRESETS:
         raise UserError(_unknown("preset", preset, list(PRESETS)))
     model = DEFAULT_MODEL
-    for here, following in zip(rest, [*rest[1:], ""], strict=True):
+    for here, following in itertools.pairwise([*rest, ""]):
         if here == "--model":
             model = following
         elif here.startswith("--model="):
@@ -418,7 +420,8 @@ def _report(
     late = "one step late" if delay == 1 else f"{delay} steps late"
     _say(
         f"{accuracy.episodes} streams of {ways} x {samples} images, labels {late}; "
-        f"± 95 % interval over streams; chance {100 / ways:.1f} %"
+        f"± 95 % interval over streams; chance {100 / ways:.1f} %; "
+        "blind bound: the best accuracy without looking at an image"
     )
     if options.out is not None:
         _write_json(
@@ -572,7 +575,7 @@ def adapt_to_folder(options: _AdaptOptions) -> None:
         rows.append([str(k), value, str(int(accuracy.views[k]))])
         if blind:
             rows[-1].append(f"{100 * blind[k]:.1f}")
-    columns = ["shots", "accuracy (%)", "images", *(["best without looking"] if blind else [])]
+    columns = ["shots", "accuracy (%)", "images", *(["blind bound"] if blind else [])]
     _print_table(f"{options.checkpoint} on {dataset.name}", columns, rows)
     after_first = [p for p in predictions if p.known]
     known = sum(p.correct for p in after_first) / max(len(after_first), 1)
@@ -580,6 +583,7 @@ def adapt_to_folder(options: _AdaptOptions) -> None:
         f"{100 * right / len(predictions):.1f} % of {len(predictions)} predictions right; "
         f"{100 * known:.1f} % of the {len(after_first)} whose class had been named before; "
         f"chance {100 / dataset.classes:.1f} %"
+        + ("; blind bound: the best accuracy without looking at an image" if blind else "")
     )
 
     write_predictions(options.out / "predictions.csv", predictions)
@@ -690,7 +694,7 @@ def model_card(name: str, learner: OnlineLearner, results: Mapping[str, Any] | N
             f"{accuracy['episodes']} streams of {results['samples']} images a class, labels "
             f"{results['delay']} step(s) late:",
             "",
-            "| shots | accuracy, 95 % interval (%) | best without looking (%) |",
+            "| shots | accuracy, 95 % interval (%) | blind bound: best without looking (%) |",
             "| ---: | ---: | ---: |",
         ]
         for k in range(len(accuracy["mean"])):
@@ -816,7 +820,8 @@ def _print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str
         table.add_column(Text(column), justify=side, overflow="fold")
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
-    Console(file=sys.stdout, highlight=False).print(table)
+    width = None if sys.stdout.isatty() else 120  # in a file nothing need be broken at 80
+    Console(file=sys.stdout, highlight=False, width=width).print(table)
 
 
 def _write_json(path: Path, values: Mapping[str, Any], command: str) -> None:

@@ -45,7 +45,7 @@ def shots_figure(
         axes.fill_between(shots, *band, color=colour, alpha=0.18, linewidth=0)
     if blind is not None:
         style: dict[str, Any] = {"color": SOFT, "linestyle": "--", "linewidth": 1.2}
-        axes.plot(np.arange(len(blind)), _percent(blind), label="best without looking", **style)
+        axes.plot(np.arange(len(blind)), _percent(blind), label="blind bound", **style)
     axes.axhline(100 / ways, color=SOFT, linestyle=":", linewidth=1.2, label="chance")
     longest = max((len(mean) for mean, _, _ in curves.values()), default=1)
     axes.set(
@@ -104,7 +104,7 @@ def learning_curve_figure(
         )
     if blind:
         low, high = 100 * min(blind.values()), 100 * max(blind.values())
-        lower.axhspan(low, high, color="0.85", label="best without looking", linewidth=1)
+        lower.axhspan(low, high, color="0.85", label="blind bound", linewidth=1)
     lower.axhline(100 / ways, color=SOFT, linestyle=":", linewidth=1.2, label="chance")
     lower.set(xlabel="updates", ylabel="validation accuracy (%)", ylim=(0, 102))
     for axes in (upper, lower):

@@ -1,0 +1,343 @@
+"""The commands: what they write, and that bad input is one line and exit code 2."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from memory_adapt import cli
+from memory_adapt.config import CLLSTMConfig, CPMConfig, LaunchConfig, TrainConfig
+
+CLASSES, IMAGES = 12, 5
+
+
+def make_folder(root: Path, classes: int = CLASSES, images: int = IMAGES) -> Path:
+    """Classes of noisy 12 x 20 patterns, dark ink on white."""
+    generator = np.random.default_rng(0)
+    for target in range(classes):
+        folder = root / f"class{target:02d}"
+        folder.mkdir(parents=True)
+        pattern = generator.integers(0, 2, (3, 5)) * 200
+        for i in range(images):
+            pixels = np.full((20, 28), 255)
+            pixels[4:16, 4:24] = 255 - np.kron(pattern, np.ones((4, 4)))
+            pixels -= generator.integers(0, 40, pixels.shape)
+            Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / f"{i}.png")
+    return root
+
+
+TINY = (
+    *("--model", "opn", "--ways", "2", "--shots", "3", "--width", "4", "--image-size", "16"),
+    *("--stages.0.updates", "5", "--validate-every", "2", "--log-every", "1"),
+    *("--validation-episodes", "4", "--threads", "1", "--quiet"),
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_folder(tmp_path_factory.mktemp("images") / "own")
+
+
+@pytest.fixture(scope="module")
+def run(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder, trained for a moment by the command line."""
+    out = tmp_path_factory.mktemp("runs") / "opn"
+    cli.main(
+        ["train", "glyphs_5way_cpu", "--dataset", f"folder:{folder}", *TINY, "--out", str(out)]
+    )
+    return out
+
+
+def fail(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
+    """The one line that the command leaves on stderr when it ends with code 2."""
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(argv)
+    assert stopped.value.code == 2
+    lines = capsys.readouterr().err.splitlines()
+    errors = [line for line in lines if line.startswith("error: ")]
+    assert lines[-1:] == errors, lines
+    return errors[0]
+
+
+# --- help ---
+
+
+def test_help_of_every_command_needs_no_torch() -> None:
+    code = (
+        "import contextlib, io, sys\n"
+        "from memory_adapt.cli import VERBS, main\n"
+        "for verb in VERBS:\n"
+        "    out = io.StringIO()\n"
+        "    with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):\n"
+        "        main([verb, '--help'])\n"
+        "    assert f'memory-adapt {verb}' in out.getvalue(), verb\n"
+        "main([])\n"
+        "main(['presets'])\n"
+        "loaded = {'torch', 'matplotlib', 'scipy', 'lightning_fabric'} & set(sys.modules)\n"
+        "sys.exit(f'imported {sorted(loaded)}' if loaded else 0)"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    for word in ("train", "eval", "adapt", "export", "presets", "cost", "reproduce", "cifar_fs"):
+        assert word in ran.stdout
+
+
+# --- the grammar of train ---
+
+
+def parse_train(monkeypatch: pytest.MonkeyPatch, *argv: str) -> dict[str, Any]:
+    caught: dict[str, Any] = {}
+
+    def train(
+        config: TrainConfig, where: LaunchConfig, out: Path, command: str, resume: bool
+    ) -> None:
+        caught.update(config=config, where=where, out=out, command=command, resume=resume)
+
+    monkeypatch.setattr(cli, "train", train)
+    cli.main(["train", *argv])
+    return caught
+
+
+def test_train_without_options_is_the_preset(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, preset in cli.PRESETS.items():
+        caught = parse_train(monkeypatch, name)
+        assert caught["config"] == preset("cl-lstm")
+        assert caught["out"] == Path("runs") / name / "cl-lstm-0"
+        assert caught["command"] == f"memory-adapt train {name}"
+        assert caught["where"] == LaunchConfig()
+    for model, config_type in cli.MODEL_CONFIGS.items():
+        config = parse_train(monkeypatch, "glyphs_5way_cpu", "--model", model)["config"]
+        assert config == cli.PRESETS["glyphs_5way_cpu"](model)
+        assert type(config.model) is config_type
+
+
+def test_train_options_reach_the_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    caught = parse_train(
+        monkeypatch,
+        *("omniglot_5way", "--label-injection", "first", "--hidden", "7", "--seed", "3"),
+        *("--stages.0.updates", "11", "--threads", "1", "--data-root", "here", "--resume"),
+    )
+    config = caught["config"]
+    assert isinstance(config.model, CLLSTMConfig)
+    assert (config.model.label_injection, config.model.hidden) == ("first", 7)
+    assert (config.seed, config.stages[0].updates) == (3, 11)
+    assert caught["where"] == LaunchConfig(threads=1, data_root="here")
+    assert caught["resume"] is True
+    assert caught["out"].name == "cl-lstm-3"
+
+
+def test_delay_and_shots_reach_every_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    caught = parse_train(
+        monkeypatch, "glyphs_5way_cpu", "--model=cpm", "--delay", "3", "--shots", "4"
+    )
+    assert isinstance(caught["config"].model, CPMConfig)
+    assert caught["config"].delay == caught["config"].model.delay == 3
+    assert {stage.shots for stage in caught["config"].stages} == {4}
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["fly"], ["'fly'", "train, eval"]),
+        (["evl"], ["'evl'", "did you mean eval?"]),
+        (["train"], ["preset", "omniglot_5way_cpu"]),
+        (
+            ["train", "omniglot_5wya"],
+            ["'omniglot_5wya'", "did you mean omniglot_5way?", "cifar_fs"],
+        ),
+        (["train", "omniglot_5way", "--model", "opm"], ["'opm'", "did you mean opn?", "cl-lstm"]),
+        (["train", "omniglot_5way", "--widht", "3"], ["--widht", "did you mean --width?"]),
+        (["train", "omniglot_5way", "--width", "x"], ["--width", "'x'"]),
+        (["train", "omniglot_5way", "--width", "0"], ["width must be at least 1, got 0"]),
+        (["train", "omniglot_5way", "--model", "opn", "--label-injection", "first"], ["--label"]),
+        (["eval"], ["CHECKPOINT"]),
+        (["eval", "x", "--frobnicate"], ["--frobnicate"]),
+        (["eval", "nowhere"], ["nowhere: neither a folder nor shipped weights"]),
+        (["eval", "nowhere", "--episodes", "1"], ["--episodes 1"]),
+        (["reproduce", "table-9"], ["'table-9'", "table-2.1"]),
+    ],
+)
+def test_bad_command_is_one_line(
+    capsys: pytest.CaptureFixture[str], argv: list[str], words: list[str]
+) -> None:
+    line = fail(capsys, *argv)
+    for word in words:
+        assert word in line
+
+
+# --- train, eval, adapt, export: from a user's folder to a card ---
+
+
+def test_train_writes_the_run_folder(run: Path) -> None:
+    config = json.loads((run / "config.json").read_text())
+    assert config["model"] | {"model": "opn", "ways": 2, "width": 4} == config["model"]
+    assert json.loads((run / "environment.json").read_text())["command"].startswith(
+        "memory-adapt train glyphs_5way_cpu --dataset folder:"
+    )
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5]
+    assert "val_1_shot" in lines[-1]
+    assert "val_8_shot" not in lines[-1]  # classes of 5 images have no 8th shot
+    assert (run / "model" / "model.safetensors").is_file()
+    with Image.open(run / "plots" / "learning_curve.png") as plot:
+        assert plot.size[0] > 500
+
+
+def test_train_refuses_a_used_folder(
+    run: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ["train", "glyphs_5way_cpu", "--dataset", f"folder:{folder}", *TINY, "--out", str(run)]
+    assert "--resume" in fail(capsys, *argv)
+    cli.main([*argv, "--resume"])  # finished: writes the model again
+    assert "seed" in fail(capsys, *argv, "--resume", "--seed", "1")
+
+
+def test_training_that_cannot_begin_leaves_no_run(
+    tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = ["--out", str(tmp_path / "run")]
+    line = fail(capsys, "train", "omniglot_5way_cpu", *TINY, *out, "--data-root", str(tmp_path))
+    assert "Omniglot not found" in line
+    assert "--dataset glyphs" in line
+    own = ["train", "glyphs_5way_cpu", "--dataset", f"folder:{folder}", *TINY, *out]
+    assert "8 classes" in fail(capsys, *own, "--ways", "9")
+    assert "--shots" in fail(capsys, *own, "--shots", "6")
+    assert "image_channels must be at least 1" in fail(capsys, *own, "--image-channels", "0")
+    assert not (tmp_path / "run").exists()
+
+
+def test_eval_prints_and_writes(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, plot = tmp_path / "new" / "results.json", tmp_path / "shots.png"
+    options = ["--shots", "1", "3", "--episodes", "6", "--out", str(out), "--plot", str(plot)]
+    cli.main(["eval", str(run), *options])
+    shown = capsys.readouterr().out
+    for word in (
+        "blind bound",
+        "blank images",
+        "null labels",
+        "random labels",
+        "±",
+        "chance 50.0 %",
+    ):
+        assert word in shown
+    results = json.loads(out.read_text())
+    assert results["accuracy"]["episodes"] == 6
+    assert len(results["accuracy"]["mean"]) == len(results["blind_bound"]) == IMAGES
+    assert set(results["controls"]) == {"blank images", "null labels", "random labels"}
+    # Without labels no slot is ever filled: each prediction is slot 0, right for one class in two.
+    assert results["controls"]["null labels"]["mean"] == [0.5] * IMAGES
+    assert results["model"]["model"] == "opn"
+    assert plot.stat().st_size > 1000
+
+
+def test_eval_is_repeatable(run: Path, tmp_path: Path) -> None:
+    means = []
+    for name, seed in (("a", "0"), ("b", "0"), ("c", "1")):
+        options = ["--shots", "1", "--episodes", "20", "--no-controls", "--seed", seed]
+        cli.main(["eval", str(run), *options, "--out", str(tmp_path / name)])
+        means.append(json.loads((tmp_path / name).read_text())["accuracy"]["mean"])
+    assert means[0] == means[1] != means[2]
+
+
+def test_eval_names_what_is_missing(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = fail(capsys, "eval", str(run))
+    assert "5 images, fewer than the 9" in line
+    assert "--shots" in line
+    line = fail(capsys, "eval", str(run), "--dataset", "omniglot", "--data-root", str(tmp_path))
+    assert "--dataset glyphs" in line
+    assert "unknown dataset 'omniglott'" in fail(capsys, "eval", str(run), "--dataset", "omniglott")
+    assert "ways must lie in 1 .. 2" in fail(
+        capsys, "eval", str(run), "--shots", "1", "--ways", "3"
+    )
+
+
+def test_adapt_prints_and_writes(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = make_folder(tmp_path / "stream", classes=2, images=4)
+    (images / "class00" / "broken.png").write_bytes(b"no image")
+    out = tmp_path / "out"
+    cli.main(["adapt", str(run), str(images), "--out", str(out), "--repeats", "2"])
+    shown = capsys.readouterr()
+    assert "broken.png" in shown.err
+    assert "8 of 8 images resized to 16 x 16" in shown.err
+    steps = [line for line in shown.out.splitlines() if " said " in line]
+    assert len(steps) == 8
+    assert "chance 50.0 %" in shown.out
+    assert len((out / "predictions.csv").read_text().splitlines()) == 1 + 2 * 8
+    for name in ("shots.png", "stream.png"):
+        with Image.open(out / name) as picture:
+            assert picture.size[0] > 300
+
+
+def test_adapt_names_bad_folders(
+    run: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "12 classes" in fail(capsys, "adapt", str(run), str(folder))
+    two = ["--classes", "class00", "class01"]
+    assert "fewer than the 6 shots" in fail(
+        capsys, "adapt", str(run), str(folder), *two, "--shots", "6"
+    )
+    images = make_folder(tmp_path / "stream", classes=1)
+    (images / "empty").mkdir()
+    assert "empty has no images" in fail(capsys, "adapt", str(run), str(images))
+    assert "does not exist" in fail(capsys, "adapt", str(run), str(tmp_path / "nowhere"))
+
+
+def test_export_stands_alone(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results, out = tmp_path / "results.json", tmp_path / "card"
+    cli.main(["eval", str(run), "--shots", "1", "--episodes", "4", "--out", str(results)])
+    cli.main(["export", str(run), "--out", str(out), "--results", str(results)])
+    assert {path.name for path in out.iterdir()} == {
+        "config.json",
+        "model.safetensors",
+        "README.md",
+    }
+    card = (out / "README.md").read_text()
+    assert "(`opn`) of up to 2 classes" in card
+    assert "5 updates of 16 streams" in card
+    assert card.count("\n| ") == 2 + IMAGES
+    cli.main(["eval", str(out), "--shots", "1", "--episodes", "4"])
+    capsys.readouterr()
+    assert "not empty" in fail(capsys, "export", str(run), "--out", str(out))
+    (tmp_path / "cut").mkdir()
+    for path in out.iterdir():
+        (tmp_path / "cut" / path.name).write_bytes(path.read_bytes()[:-50])
+    assert "JSON" in fail(capsys, "eval", str(tmp_path / "cut"))
+
+
+def test_cost_prints_its_rows(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    rows = [{"model": "CL+LSTM", "step_gflops": 0.4012, "parameters": 1234567, "ms": None}]
+    monkeypatch.setattr("memory_adapt.cost.cost_table", lambda measure=True: rows)
+    cli.main(["cost", "--no-measure", "--out", str(tmp_path / "cost.json")])
+    shown = capsys.readouterr().out
+    for word in ("CL+LSTM", "0.401", "1,234,567"):
+        assert word in shown
+    assert json.loads((tmp_path / "cost.json").read_text())["rows"] == rows
+
+
+def test_reproduce_runs_what_is_chosen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    ran: list[tuple[str, dict[str, Any]]] = []
+    experiments = {
+        name: lambda name=name, **options: ran.append((name, options)) for name in ("a", "b")
+    }
+    monkeypatch.setattr("memory_adapt.experiments.EXPERIMENTS", experiments)
+    cli.main(["reproduce", "b", "--quick", "--out", str(tmp_path / "results")])
+    cli.main(["reproduce", "--preset", "paper", "--out", str(tmp_path / "results")])
+    assert [name for name, _ in ran] == ["b", "a", "b"]
+    assert ran[0][1]["quick"] is True
+    assert ran[1][1]["preset"] == "paper"
+    assert (tmp_path / "results").is_dir()

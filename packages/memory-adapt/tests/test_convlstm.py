@@ -174,6 +174,29 @@ def test_a_second_backward_is_refused() -> None:
         loss.backward()
 
 
+def test_autograd_knows_of_all_that_backward_needs() -> None:
+    """Else recomputation (`checkpoint_steps`) would free nothing."""
+    layer = layer_of()
+    kept = []
+
+    def pack(tensor: Tensor) -> Tensor:
+        kept.append(tensor.numel())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        layer(torch.randn(TIME, BATCH, IN, SIZE, SIZE, dtype=torch.float64))
+    states = (TIME + 1) * BATCH * CHANNELS * SIZE**2
+    assert kept.count(states) == 2
+    assert kept.count(4 * TIME * BATCH * CHANNELS * SIZE**2) == 1  # the gates
+
+
+def test_the_last_state_does_not_keep_all_states_alive() -> None:
+    inputs = torch.randn(TIME, BATCH, IN, SIZE, SIZE, dtype=torch.float64)
+    _, state = layer_of()(inputs)
+    for part in state:
+        assert part.untyped_storage().nbytes() == part.numel() * part.element_size()
+
+
 def test_an_even_kernel_is_refused() -> None:
     with pytest.raises(ValueError, match="odd"):
         ConvLSTM(IN, CHANNELS, kernel_size=2)

@@ -16,6 +16,9 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 CACHE_BYTES = 2**19
+# From the gradient of an activation and its value; here into the place of the value.
+_sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
+_tanh_backward = torch.ops.aten.tanh_backward.grad_input
 
 
 class ConvLSTM(nn.Module):
@@ -84,8 +87,10 @@ class ConvLSTM(nn.Module):
             zeros = gates.new_zeros(batch, self.channels, *gates.shape[2:])
             state = (zeros, zeros.double() if zeros.dtype == torch.float64 else zeros.float())
         weight = self.hidden_conv.weight.to(gates.dtype)
-        hidden, cell = _Recurrence.apply(gates, weight, state[0].to(gates.dtype), state[1], time, stateless)
-        return hidden.unflatten(0, (time, batch)), (hidden[-batch:], cell)
+        hiddens, hidden, cell = _Recurrence.apply(
+            gates, weight, state[0].to(gates.dtype), state[1], time, stateless
+        )
+        return hiddens.unflatten(0, (time, batch)), (hidden, cell)
 
 
 def convlstm_step(
@@ -111,7 +116,7 @@ class _Recurrence(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, gates: Tensor, weight: Tensor, hidden: Tensor, cell: Tensor, time: int, stateless: bool
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         # gates (T B, 4 C, H, W) is overwritten: nothing upstream needs it (convolution and GroupNorm
         # keep their inputs, not their outputs).
         batch, channels, height, width = hidden.shape
@@ -127,21 +132,22 @@ class _Recurrence(torch.autograd.Function):
                 gate[t].add_(F.conv2d(h[t], weight, padding=padding))
             for rows in _cache_sized(gate[t]):
                 _activate(gate[t][rows], c[t][rows], c[t + 1][rows], h[t + 1][rows])
-        ctx.save_for_backward(weight)
-        # Not through save_for_backward: backward overwrites them.
-        ctx.buffers = (gates.detach(), hiddens, cells)
-        ctx.batch, ctx.time = batch, time
+        # Detached: not the input of this name, which is no more.
+        ctx.save_for_backward(weight, gates.detach(), hiddens, cells)
+        ctx.batch, ctx.time, ctx.stateless, ctx.walked = batch, time, stateless, False
         ctx.set_materialize_grads(False)
-        return hiddens[batch:], cells[-batch:].clone()
+        # Clones: who keeps the last state must not keep the states of all steps alive.
+        return hiddens[batch:], hiddens[-batch:].clone(), cells[-batch:].clone()
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_hiddens: Tensor | None, grad_cell: Tensor | None) -> Any:
-        if ctx.buffers is None:
+    def backward(
+        ctx: Any, grad_hiddens: Tensor | None, grad_hidden: Tensor | None, grad_cell: Tensor | None
+    ) -> Any:
+        if ctx.walked:
             raise RuntimeError("a ConvLSTM's graph can be walked back only once (its buffers are reused)")
-        (weight,) = ctx.saved_tensors
-        gates, hiddens, cells = ctx.buffers
-        ctx.buffers = None
+        ctx.walked = True
+        weight, gates, hiddens, cells = ctx.saved_tensors
         batch, time = ctx.batch, ctx.time
         padding = weight.shape[-1] // 2
         # The gradient of a same-size convolution is one with the kernel turned and channels swapped.
@@ -149,7 +155,7 @@ class _Recurrence(torch.autograd.Function):
         gate, c = gates.split(batch), cells.split(batch)
         grad_h = grad_hiddens.split(batch) if grad_hiddens is not None else None
         dc = torch.zeros_like(c[0]) if grad_cell is None else grad_cell.clone(memory_format=torch.channels_last)
-        dh: Tensor | None = None
+        dh = None if grad_hidden is None else grad_hidden.clone(memory_format=torch.channels_last)
         for t in reversed(range(time)):
             if grad_h is not None:
                 dh = grad_h[t] if dh is None else dh.add_(grad_h[t])
@@ -160,9 +166,10 @@ class _Recurrence(torch.autograd.Function):
                 dh = F.conv2d(gate[t], turned, padding=padding)
         grad_weight = None
         if ctx.needs_input_grad[1]:
+            part = slice(batch if ctx.stateless else 0, None)  # a zero state has no part in it
             grad_weight = torch.ops.aten.convolution_backward(
-                gates, hiddens[:-batch], weight, None, [1, 1], [padding, padding], [1, 1], False, [0, 0], 1,
-                [False, True, False],
+                gates[part], hiddens[:-batch][part], weight, None, [1, 1], [padding, padding], [1, 1], False, [0, 0],
+                1, [False, True, False],
             )[1]  # fmt: skip
         return gates, grad_weight, dh if ctx.needs_input_grad[2] else None, dc, None, None
 
@@ -174,7 +181,7 @@ def _activate(gates: Tensor, cell: Tensor, next_cell: Tensor, next_hidden: Tenso
     gates[:, 3 * channels :].tanh_()
     i, f, o, g = gates.split(channels, dim=1)
     torch.mul(f, cell, out=next_cell).addcmul_(i, g)
-    next_hidden.copy_(next_cell).tanh_().mul_(o)
+    torch.tanh(next_cell, out=next_hidden).mul_(o)
 
 
 def _gate_gradients(
@@ -186,20 +193,13 @@ def _gate_gradients(
         o.zero_()
     else:
         tanh_c = next_cell.tanh()
-        through = dh * o
-        dc.add_(through).addcmul_(through, tanh_c.square(), value=-1)  # dh o (1 - tanh^2 c)
-        _times_sigmoid_slope(o, tanh_c.mul_(dh))
+        dc.add_(torch.ops.aten.tanh_backward(dh * o, tanh_c))
+        _sigmoid_backward(tanh_c.mul_(dh), o, grad_input=o)
     d_i, d_f, d_g = dc * g, dc * cell, dc * i
     dc.mul_(f)
-    _times_sigmoid_slope(f, d_f)
-    _times_sigmoid_slope(i, d_i)
-    g.square_().neg_().add_(1).mul_(d_g)  # tanh' = 1 - tanh^2
-
-
-def _times_sigmoid_slope(activated: Tensor, gradient: Tensor) -> None:
-    """activated <- gradient * s (1 - s), s the activated gate."""
-    gradient = gradient.mul_(activated)
-    activated.neg_().add_(1).mul_(gradient)
+    _sigmoid_backward(d_f, f, grad_input=f)
+    _sigmoid_backward(d_i, i, grad_input=i)
+    _tanh_backward(d_g, g, grad_input=g)
 
 
 def _cache_sized(gates: Tensor) -> list[slice]:

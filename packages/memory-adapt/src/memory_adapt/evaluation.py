@@ -90,12 +90,13 @@ def take_away(
     return streams
 
 
-def blind_bound(ways: int, shots: int) -> list[float]:
+def blind_bound(ways: int, shots: int, *, skip_first: bool = False) -> list[float]:
     """Accuracy, by earlier views of the class, of the best guess that never looks at an image.
 
     In a balanced stream (each class exactly `shots` times) the label seen least so far is the likeliest
-    next. Exact: the probability of each multiset of counts, step by step. Element k is the k-shot
-    accuracy, k = 0 .. shots - 1.
+    next. skip_first: the guess gives up first views and picks among labels already seen, as prototype
+    learners must; that is worth 61 % at 1 shot (5 ways, 10 shots). Exact: the probability of each
+    multiset of counts, step by step. Element k is the k-shot accuracy, k = 0 .. shots - 1.
     """
     reached: dict[tuple[int, ...], float] = {(0,) * ways: 1.0}
     hits = [0.0] * shots
@@ -103,8 +104,9 @@ def blind_bound(ways: int, shots: int) -> list[float]:
         left = ways * shots - step
         following: dict[tuple[int, ...], float] = defaultdict(float)
         for counts, probability in reached.items():  # counts in ascending order
-            least = counts[0]
-            hits[least] += probability * (shots - least) / left
+            least = min((c for c in counts if c > 0 or not skip_first), default=0)
+            if least < shots:
+                hits[least] += probability * (shots - least) / left
             for slot, count in enumerate(counts):
                 if count < shots:
                     after = tuple(sorted((*counts[:slot], count + 1, *counts[slot + 1 :])))

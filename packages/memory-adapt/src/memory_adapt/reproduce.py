@@ -182,7 +182,7 @@ def _stored_sections(folder: Path) -> Sequence[Section]:
                 [
                     f"Claim: {result['claim']}. Small-scale runs on a CPU, seeds {result['seeds']}, "
                     f"{result['date']}, commit {str(result['commit'])[:10]}.",
-                    result_table(result["rows"], result["thesis"], result["blind_bound"]),
+                    result_table(result["rows"], result["thesis"], result["blind_bounds"]),
                     Figure.from_matplotlib(shots_figure(result)),
                     Figure.from_matplotlib(curves_figure(result)),
                     Code(result["command"]),

@@ -144,7 +144,7 @@ _CPU_STAGES: dict[str, Callable[[], tuple[StageConfig, ...]]] = {
     ),
     "lstm": lambda: (_prototypes(800), _readout(), _episodes(200, 10, 2e-4, 0.02)),
     "ntm": lambda: (_prototypes(800), _readout(), _episodes(200, 10, 2e-4, 0.02)),
-    "apl": lambda: (_prototypes(800), _episodes(200, 10, 5e-4, 0.02)),
+    "apl": lambda: (_prototypes(800), _episodes(700, 5, 1e-3, 0.02)),
     "opn": lambda: (_episodes(1200, 5, 2e-3, 0.02),),
     "cpm": lambda: (_episodes(1200, 5, 2e-3, 0.02),),
 }

@@ -169,7 +169,7 @@ def _run_dataset(preset: str, dataset: str, out: Path, quick: bool, runs: Path) 
         command=f"memory-adapt reproduce table-2.1 --preset {preset}",
         thesis=thesis,
         extra={
-            "per_seed": dict(per_seed),
+            "per_seed": {title: entries for title, entries in per_seed.items() if entries},
             "curves": curves,
             "blind_bounds": bounds,
         },

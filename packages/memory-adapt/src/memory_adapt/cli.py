@@ -401,7 +401,7 @@ def _report(
     columns = [
         "shots",
         "accuracy (%)",
-        "best without looking",
+        "blind bound",
         *(c for c in results if c != "none"),
     ]
     rows = []
@@ -753,7 +753,8 @@ def _cost(args: list[str]) -> None:
     set_threads(options.threads)
     rows = cost_table(measure=options.measure)
     columns = list(rows[0])
-    _print_table("", columns, [[_number(row[c]) for c in columns] for row in rows])
+    names = [column.replace("_", " ") for column in columns]  # these can be broken at words
+    _print_table("", names, [[_number(row[c]) for c in columns] for row in rows])
     if options.out is not None:
         _write_json(options.out, {"rows": rows}, shlex.join([PROGRAM, "cost", *args]))
         _say(f"results  {options.out}")
@@ -817,7 +818,10 @@ def _print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str
     table = Table(box=box.SIMPLE_HEAD)
     for place, column in enumerate(columns):
         side: Literal["left", "right"] = "right" if place else "left"
-        table.add_column(Text(column), justify=side, overflow="fold")
+        longest = max((len(row[place]) for row in rows), default=0)
+        # Headings break before numbers and names do.
+        least = longest if longest < 30 else None
+        table.add_column(Text(column), justify=side, overflow="fold", min_width=least)
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     width = None if sys.stdout.isatty() else 120  # in a file nothing need be broken at 80

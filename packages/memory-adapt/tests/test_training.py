@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from memory_adapt import presets, training
 from memory_adapt.config import (
     CHECKPOINT_KIND,
     APLConfig,
@@ -474,3 +475,14 @@ def test_opn_learns_easy_streams(folder: Path, tmp_path: Path) -> None:
     model = run_training(config, tmp_path / "run")
     result = evaluate(model, streams_of(folder), episodes=50, seed=1)
     assert result.mean[1:].mean() > 0.9, result.mean
+
+
+def test_a_readout_that_would_see_no_label_is_refused(tmp_path: Path) -> None:
+    config = presets.omniglot_5way_cpu("cl-lstm")
+    assert isinstance(config.model, CLLSTMConfig)
+    config = replace(config, model=replace(config.model, label_injection="first"))
+    with (
+        Run.create(tmp_path / "run", {}, command="test", tensorboard=False, quiet=True) as run,
+        pytest.raises(UserError, match="sees no label"),
+    ):
+        training.train(config, LaunchConfig(accelerator="cpu"), run)

@@ -753,7 +753,7 @@ def _cost(args: list[str]) -> None:
     set_threads(options.threads)
     rows = cost_table(measure=options.measure)
     columns = list(rows[0])
-    names = [column.replace("_", " ") for column in columns]  # these can be broken at words
+    names = [column.replace("_", "\n") for column in columns]  # narrow: there are many
     _print_table("", names, [[_number(row[c]) for c in columns] for row in rows])
     if options.out is not None:
         _write_json(options.out, {"rows": rows}, shlex.join([PROGRAM, "cost", *args]))
@@ -818,10 +818,7 @@ def _print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str
     table = Table(box=box.SIMPLE_HEAD)
     for place, column in enumerate(columns):
         side: Literal["left", "right"] = "right" if place else "left"
-        longest = max((len(row[place]) for row in rows), default=0)
-        # Headings break before numbers and names do.
-        least = longest if longest < 30 else None
-        table.add_column(Text(column), justify=side, overflow="fold", min_width=least)
+        table.add_column(Text(column), justify=side, overflow="fold")
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     width = None if sys.stdout.isatty() else 120  # in a file nothing need be broken at 80

@@ -49,7 +49,12 @@ class ConvLSTM(nn.Module):
             raise ValueError(f"kernel_size must be odd to keep the resolution, got {kernel_size}")
         self.channels = channels
         self.input_conv = nn.Conv2d(
-            in_channels, 4 * channels, kernel_size, stride=stride, padding=kernel_size // 2, bias=not gate_norm
+            in_channels,
+            4 * channels,
+            kernel_size,
+            stride=stride,
+            padding=kernel_size // 2,
+            bias=not gate_norm,
         )
         self.hidden_conv = nn.Conv2d(
             channels, 4 * channels, kernel_size, padding=kernel_size // 2, bias=False
@@ -115,7 +120,13 @@ class _Recurrence(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, gates: Tensor, weight: Tensor, hidden: Tensor, cell: Tensor, time: int, stateless: bool
+        ctx: Any,
+        gates: Tensor,
+        weight: Tensor,
+        hidden: Tensor,
+        cell: Tensor,
+        time: int,
+        stateless: bool,
     ) -> tuple[Tensor, Tensor, Tensor]:
         # gates (T B, 4 C, H, W) is overwritten: nothing upstream needs it (convolution and GroupNorm
         # keep their inputs, not their outputs).
@@ -145,7 +156,9 @@ class _Recurrence(torch.autograd.Function):
         ctx: Any, grad_hiddens: Tensor | None, grad_hidden: Tensor | None, grad_cell: Tensor | None
     ) -> Any:
         if ctx.walked:
-            raise RuntimeError("a ConvLSTM's graph can be walked back only once (its buffers are reused)")
+            raise RuntimeError(
+                "a ConvLSTM's graph can be walked back only once (its buffers are reused)"
+            )
         ctx.walked = True
         weight, gates, hiddens, cells = ctx.saved_tensors
         batch, time = ctx.batch, ctx.time
@@ -154,7 +167,11 @@ class _Recurrence(torch.autograd.Function):
         turned = weight.flip(2, 3).transpose(0, 1).contiguous(memory_format=torch.channels_last)
         gate, c = gates.split(batch), cells.split(batch)
         grad_h = grad_hiddens.split(batch) if grad_hiddens is not None else None
-        dc = torch.zeros_like(c[0]) if grad_cell is None else grad_cell.clone(memory_format=torch.channels_last)
+        dc = (
+            torch.zeros_like(c[0])
+            if grad_cell is None
+            else grad_cell.clone(memory_format=torch.channels_last)
+        )
         dh = None if grad_hidden is None else grad_hidden.clone(memory_format=torch.channels_last)
         for t in reversed(range(time)):
             if grad_h is not None:
@@ -211,4 +228,6 @@ def _cache_sized(gates: Tensor) -> list[slice]:
 
 
 def _channels_last(like: Tensor, *shape: int) -> Tensor:
-    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=torch.channels_last)
+    return torch.empty(
+        shape, dtype=like.dtype, device=like.device, memory_format=torch.channels_last
+    )

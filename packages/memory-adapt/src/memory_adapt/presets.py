@@ -54,7 +54,7 @@ def omniglot_5way_scratch_cpu(model: str = "cl-lstm") -> TrainConfig:
 
 
 def omniglot_5way_delay3(model: str = "cl-lstm") -> TrainConfig:
-    """omniglot_5way with labels that arrive 3 steps late"""
+    """omniglot_5way with labels that arrive 3 steps late; no learner is told so"""
     return replace(omniglot_5way(model), delay=3)
 
 

@@ -24,6 +24,7 @@ from torch.nn import functional as F
 
 from memory_adapt.config import (
     CHECKPOINT_KIND,
+    CLLSTMConfig,
     LaunchConfig,
     StageConfig,
     TrainConfig,
@@ -51,6 +52,7 @@ from priors_shared.episodes import (
     OnlineStreams,
     generator_for,
 )
+from priors_shared.errors import UserError
 from priors_shared.runs import Run
 
 VALIDATION_SEED = 2**31 - 1
@@ -63,6 +65,7 @@ def train(config: TrainConfig, where: LaunchConfig, run: Run) -> OnlineClassifie
 
     Logs the loss and the validation accuracy at 1, 5 and 8 shots; updates count over all stages.
     """
+    _check(config)
     if where.threads is not None:
         set_threads(where.threads)
     fabric = launch(where.accelerator, where.devices, where.precision, compile=where.compile)
@@ -85,6 +88,17 @@ def train(config: TrainConfig, where: LaunchConfig, run: Run) -> OnlineClassifie
     if fabric.is_global_zero:
         save_learner(run.out / "model", learner.model, trained=asdict(config))
     return learner.model
+
+
+def _check(config: TrainConfig) -> None:
+    """Refuse what could only stay at chance, before hours are spent on it."""
+    blind = isinstance(config.model, CLLSTMConfig) and config.model.label_injection == "first"
+    if blind and any(stage.kind == "readout" for stage in config.stages):
+        raise UserError(
+            "--label-injection first: the preset's readout stage trains the LSTM alone, which then "
+            "sees no label; use every or lstm, or a preset without that stage "
+            "(omniglot_5way, omniglot_5way_scratch_cpu)"
+        )
 
 
 def save_learner(folder: Path, model: OnlineClassifier, **extra: object) -> None:

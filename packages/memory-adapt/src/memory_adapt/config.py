@@ -49,6 +49,13 @@ class CLLSTMConfig(ModelConfig):
     gate_norm: bool = False
     """GroupNorm on the gates' input convolutions (not in the thesis; the CPU recipe needs it)"""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.strides) != len(self.pools):
+            raise ValueError(
+                f"strides and pools need one entry per layer, got {len(self.strides)} and {len(self.pools)}"
+            )
+
 
 @dataclass(frozen=True, kw_only=True)
 class LSTMConfig(ModelConfig):

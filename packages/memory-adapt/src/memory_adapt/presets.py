@@ -18,6 +18,7 @@ from memory_adapt.config import (
     LSTMConfig,
     ModelConfig,
     NTMConfig,
+    OPNConfig,
     StageConfig,
     TrainConfig,
 )
@@ -54,13 +55,13 @@ def omniglot_5way_scratch_cpu(model: str = "cl-lstm") -> TrainConfig:
 
 
 def omniglot_5way_delay3(model: str = "cl-lstm") -> TrainConfig:
-    """omniglot_5way with labels that arrive 3 steps late; no learner is told so"""
-    return replace(omniglot_5way(model), delay=3)
+    """omniglot_5way with labels that arrive 3 steps late"""
+    return _delayed(omniglot_5way(model), 3)
 
 
 def omniglot_5way_delay3_cpu(model: str = "cl-lstm") -> TrainConfig:
     """omniglot_5way_cpu with labels that arrive 3 steps late"""
-    return replace(omniglot_5way_cpu(model), delay=3)
+    return _delayed(omniglot_5way_cpu(model), 3)
 
 
 def glyphs_5way_cpu(model: str = "cl-lstm") -> TrainConfig:
@@ -105,6 +106,14 @@ def _small(model: str, **data: Any) -> ModelConfig:
         "cpm": CPMConfig(width=CPU_WIDTH, **data),
     }
     return small[model] if model in small else MODEL_CONFIGS[model](width=CPU_WIDTH, **data)
+
+
+def _delayed(config: TrainConfig, delay: int) -> TrainConfig:
+    """Late labels; OPN, CPM and APL must be told, or they bind labels to the wrong images."""
+    model = config.model
+    if isinstance(model, OPNConfig | CPMConfig | APLConfig):
+        model = replace(model, delay=delay)
+    return replace(config, delay=delay, model=model)
 
 
 def _prototypes(updates: int) -> StageConfig:

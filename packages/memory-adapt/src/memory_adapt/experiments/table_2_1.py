@@ -273,8 +273,10 @@ def result_table(
         {"model": name, **{f"{k}-shot": bound[k] for k in SHOTS}, **dict.fromkeys(CONTROLS)}
         for name, bound in bounds.items()
     ]
+    # In this order: a result read from JSON has its keys sorted.
+    columns = ["model", *(f"{k}-shot" for k in SHOTS), *CONTROLS]
     return comparison_table(
-        [*rows, *blind],
+        [{name: row[name] for name in columns} for row in [*rows, *blind]],
         thesis,
         caption="5-way accuracy in percent on held-out classes: mean and standard deviation over "
         "seeds. Controls: the highest of the 1-, 5- and 8-shot accuracies with that input taken "

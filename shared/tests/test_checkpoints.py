@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ from torch import nn
 
 from priors_shared import checkpoints
 from priors_shared.checkpoints import (
-    Pretrained,
+    find_weights,
     has_training_state,
     load_training_state,
     load_weights,
@@ -47,18 +47,6 @@ def load_number(folder: Path) -> float:
     value = record["config"]["value"]
     assert all((tensor == value).all() for tensor in weights.values())
     return value
-
-
-class Net(Pretrained):
-    kind: ClassVar[str] = KIND
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.width = width
-        self.layer = nn.Linear(width, 2)
-
-    def to_config(self) -> dict[str, Any]:
-        return {"width": self.width}
 
 
 def test_weights_return_exactly(tmp_path: Path) -> None:
@@ -296,28 +284,26 @@ def test_unreachable_hub_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyP
         load_weights("some-org/some-model", kind=KIND)
 
 
-def test_pretrained_returns_the_same_model(tmp_path: Path) -> None:
-    model = Net(3)
-    model.save_pretrained(tmp_path / "net", extra={"accuracy": 0.9})
-    again = Net.from_pretrained(str(tmp_path / "net"))
-    assert isinstance(again, Net)
-    assert not again.training
-    x = torch.randn(4, 3)
-    assert torch.equal(model.layer(x), again.layer(x))
+def test_names_of_weights(tmp_path: Path) -> None:
+    shipped, run, unfinished = (tmp_path / n for n in ("shipped", "run", "unfinished"))
+    save_number(shipped / "small", 1.0)
+    save_number(run / "model", 2.0)
+    unfinished.mkdir()
+    (unfinished / "metrics.jsonl").touch()
 
+    def find(name: str | Path) -> str | Path:
+        return find_weights(name, shipped=shipped, command="net train")
 
-def test_pretrained_finds_shipped_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Net, "shipped", tmp_path)
-    Net(2).save_pretrained(tmp_path / "small")
-    assert Net.from_pretrained("small").width == 2
+    assert find("small") == shipped / "small"
+    assert find(run) == run / "model"
+    assert find(str(run / "model")) == str(run / "model")
+    assert find("org/name") == "org/name"
     with pytest.raises(UserError, match=r"large: neither a folder nor shipped weights \(small\)"):
-        Net.from_pretrained("large")
-
-
-def test_pretrained_refuses_weights_of_another_shape(tmp_path: Path) -> None:
-    save_weights(tmp_path, Net(2), kind=KIND, config={"width": 3})
-    with pytest.raises(UserError, match=r"do not fit the model.*size mismatch"):
-        Net.from_pretrained(tmp_path)
+        find("large")
+    with pytest.raises(UserError, match=r"not finished.*net train \.\.\. --resume"):
+        find(unfinished)
+    with pytest.raises(UserError, match=r"is a file: give the folder"):
+        find(unfinished / "metrics.jsonl")
 
 
 OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {

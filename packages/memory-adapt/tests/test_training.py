@@ -29,6 +29,7 @@ from memory_adapt.config import (
     StageKind,
     TrainConfig,
 )
+from memory_adapt.data import jittered
 from memory_adapt.evaluation import CONTROLS, Control, blind_bound, evaluate
 from memory_adapt.models import OnlineClassifier, build_model, config_from_json
 from memory_adapt.training import (
@@ -202,7 +203,7 @@ def test_finishing_the_readout_folds_the_standardisation_exactly(name: str) -> N
     """The same logits of features as before of standardised features."""
     torch.manual_seed(0)
     learner = TrainedLearner(build_model(WITH_READOUT[name])).double()
-    readout = ReadoutStage(learner)
+    readout = ReadoutStage(learner, stage("readout", 1))
     width = learner.model.image_features(torch.zeros(1, 1, 1, SIDE, SIDE).double()).shape[-1]
     features = 3 * torch.randn(6, 2, width).double() + 5
     feedback = torch.randint(-1, WAYS, (6, 2))
@@ -214,6 +215,53 @@ def test_finishing_the_readout_folds_the_standardisation_exactly(name: str) -> N
     torch.testing.assert_close(
         readout.predict(features, feedback), standardised, rtol=1e-12, atol=1e-12
     )
+
+
+def test_readout_draws_jittered_copies_of_training_images_only(folder: Path) -> None:
+    learner = TrainedLearner(build_model(CL_LSTM)).eval()
+    readout = ReadoutStage(learner, stage("readout", 1, jitter=2))
+    train_set = load_dataset(f"folder:{folder}", "train", image_size=SIDE, channels=1)
+    features = readout._features(train_set.images, torch.device("cpu"))
+    inputs = readout.prepare(train_set, torch.device("cpu"))
+    # Statistics of the images themselves, so that `finish` folds what validation was scored with.
+    assert torch.equal(readout.mean, features.mean(0))
+    streams = OnlineEpisodeSampler(train_set, ways=WAYS, shots=3).sample_streams(
+        64, torch.Generator().manual_seed(0)
+    )
+    originals = ((features - readout.mean) / readout.std)[streams.items]
+    drawn = inputs(streams, torch.Generator().manual_seed(1))
+    unchanged = (drawn == originals).all(-1).double().mean()
+    assert 0.2 < unchanged < 0.47  # a third, four standard deviations wide
+    assert torch.equal(drawn, inputs(streams, torch.Generator().manual_seed(1)))
+    assert not torch.equal(drawn, inputs(streams, torch.Generator().manual_seed(2)))
+
+    val_set = load_dataset(f"folder:{folder}", "val", image_size=SIDE, channels=1)
+    validation = readout.prepare(val_set, torch.device("cpu"))
+    streams = OnlineEpisodeSampler(val_set, ways=WAYS, shots=3).sample_streams(
+        4, torch.Generator().manual_seed(0)
+    )
+    first, second = (validation(streams, torch.Generator().manual_seed(g)) for g in (1, 2))
+    assert torch.equal(first, second)
+
+
+def test_jitter_moves_images_by_what_it_says() -> None:
+    dot = torch.zeros(400, 1, 29, 29, dtype=torch.uint8)
+    dot[:, :, 13:16, 13:16] = 255
+    moved = jittered(dot, torch.Generator().manual_seed(0))
+    assert torch.equal(moved, jittered(dot, torch.Generator().manual_seed(0)))
+    assert not torch.equal(moved, jittered(dot, torch.Generator().manual_seed(1)))
+    weight = moved.double()[:, 0]
+    place = torch.arange(29, dtype=torch.float64) - 14
+    total = weight.sum((1, 2))
+    for shift in ((weight.sum(1) * place).sum(-1) / total, (weight.sum(2) * place).sum(-1) / total):
+        # The centre turns, shears and scales onto itself: only the shift, 7 % of the side, moves it.
+        assert 1.7 < shift.abs().max() < 0.07 * 29 * 1.3
+    assert (total > 0).all()
+
+
+def test_only_a_readout_has_jitter() -> None:
+    with pytest.raises(ValueError, match="jitter is for readout stages, not for episodes"):
+        stage("episodes", 1, jitter=1)
 
 
 @pytest.mark.parametrize("name", ["lstm", "ntm"])
@@ -235,7 +283,7 @@ def test_a_finished_readout_scores_on_images_what_it_scored_on_features(
 
 # --- resuming ---
 
-THREE_STAGES = (stage("prototypes", 7), stage("readout", 8), stage("episodes", 7))
+THREE_STAGES = (stage("prototypes", 7), stage("readout", 8, jitter=2), stage("episodes", 7))
 
 # Forks a process for every attempt: torch is imported once. Each counts the moments at which
 # something changes (a file is synced or renamed, a line is logged, streams are drawn, weights move)

@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -170,65 +170,35 @@ def load_training_state(folder: Path) -> TrainingState:
     )
 
 
-_Model = TypeVar("_Model", bound="Pretrained")  # not Self: the tests' type checker refuses it
+def find_weights(name: str | Path, *, shipped: Path, command: str) -> str | Path:
+    """What a user's name for trained weights means: a folder or Hub id for `load_weights`.
 
+    Args:
+        name: a folder of `save_weights`, a run folder, the name of shipped weights, or a Hub id.
+        shipped: folder of the checkpoints inside a package, one folder each.
+        command: goes on with an unfinished run, such as "memory-adapt train".
 
-class Pretrained(nn.Module):
-    """A module with `save_pretrained` and `from_pretrained`, as models of the Hugging Face Hub.
-
-    A subclass names its `kind` and returns in `to_config` what `from_config` builds it from.
+    Raises:
+        UserError: a file, a run that has not finished, or a name that nothing has.
     """
-
-    kind: ClassVar[str]
-    """What its checkpoints are called in config.json."""
-    shipped: ClassVar[Path | None] = None
-    """Folder of checkpoints inside the package; a bare name is looked up there."""
-
-    def to_config(self) -> dict[str, Any]:
-        """Return the JSON values that `from_config` builds an equal, untrained model from."""
-        raise NotImplementedError
-
-    @classmethod
-    def from_config(cls: type[_Model], config: dict[str, Any]) -> _Model:
-        """Build an untrained model."""
-        return cls(**config)
-
-    def save_pretrained(
-        self, folder: str | Path, *, extra: Mapping[str, Any] | None = None
-    ) -> None:
-        """Write config.json and model.safetensors to `folder`; see `save_weights`."""
-        save_weights(Path(folder), self, kind=self.kind, config=self.to_config(), extra=extra)
-
-    @classmethod
-    def from_pretrained(
-        cls: type[_Model], name: str | Path, *, revision: str | None = None
-    ) -> _Model:
-        """Return the trained model in evaluation mode, on the CPU.
-
-        Args:
-            name: a folder, the name of shipped weights, or a Hub id `org/name`.
-            revision: branch, tag or commit, for a Hub id.
-
-        Raises:
-            UserError: see `load_weights`; or the weights do not fit the model.
-        """
-        source: str | Path = name
-        if cls.shipped is not None and not Path(name).exists() and "/" not in str(name):
-            source = cls.shipped / name
-            if not source.is_dir():
-                names = sorted(p.parent.name for p in cls.shipped.glob(f"*/{CONFIG}"))
-                raise UserError(
-                    f"{name}: neither a folder nor shipped weights ({', '.join(names) or 'none'})"
-                )
-        record, weights = load_weights(source, kind=cls.kind, revision=revision)
-        model = cls.from_config(record["config"])
-        try:
-            model.load_state_dict(weights)
-        except RuntimeError as error:
-            detail = " ".join(str(error).split())
-            raise UserError(f"{source}: the weights do not fit the model: {detail}") from error
-        model.eval()
-        return model
+    path = Path(name)
+    if path.is_file():
+        raise UserError(f"{name} is a file: give the folder that holds {CONFIG} and the weights")
+    if (path / "model").is_dir():
+        return path / "model"
+    if (path / "metrics.jsonl").is_file():
+        raise UserError(
+            f"{name}: the training has not finished, there is no model yet: go on with "
+            f"{command} ... --resume"
+        )
+    if path.exists() or "/" in str(name):
+        return name
+    if not (shipped / path).is_dir():
+        names = sorted(p.parent.name for p in shipped.glob(f"*/{CONFIG}"))
+        raise UserError(
+            f"{name}: neither a folder nor shipped weights ({', '.join(names) or 'none'})"
+        )
+    return shipped / path
 
 
 # --- the pair of files ---

@@ -153,11 +153,15 @@ class StageConfig:
     """updates over which the learning rate rises from zero"""
     clip: float = 5.0
     """largest gradient norm; 0 for none"""
+    jitter: int = 0
+    """readout: turned, bent and shifted copies of each training image whose features are used, too"""
 
     def __post_init__(self) -> None:
         for name in ("updates", "batch", "shots"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.jitter and self.kind != "readout":
+            raise ValueError(f"jitter is for readout stages, not for {self.kind}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import logging
+import math
 from pathlib import Path
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+from torch.nn import functional as F
 
 from memory_adapt.config import ModelConfig
 from priors_shared.datasets import FOLDER, ImageDataset, load_dataset
@@ -32,6 +38,29 @@ def load_images(
             "dataset"
         )
     return dataset
+
+
+def jittered(
+    images: UInt8[Tensor, "items channels height width"], generator: torch.Generator
+) -> UInt8[Tensor, "items channels height width"]:
+    """Each image turned by up to 12 degrees, scaled by up to 12 %, sheared by up to 0.15 and shifted by
+    up to 7 % of its side, all uniform; its border pixels fill what comes in.
+    """
+    parts = []
+    for part in images.split(4096):
+        turn, zoom, shear_x, shear_y, shift_x, shift_y = (
+            (2 * torch.rand(len(part), generator=generator) - 1) * most
+            for most in (math.radians(12), 0.12, 0.15, 0.15, 0.14, 0.14)  # the grid spans [-1, 1]
+        )
+        cos, sin = turn.cos() * (1 + zoom), turn.sin() * (1 + zoom)
+        rows = [
+            torch.stack([cos, shear_x - sin, shift_x], -1),
+            torch.stack([sin + shear_y, cos, shift_y], -1),
+        ]
+        grid = F.affine_grid(torch.stack(rows, 1), list(part.shape), align_corners=False)
+        moved = F.grid_sample(part.float(), grid, align_corners=False, padding_mode="border")
+        parts.append(moved.round_().to(torch.uint8))
+    return torch.cat(parts)
 
 
 def _shape(shape: tuple[int, int, int]) -> str:

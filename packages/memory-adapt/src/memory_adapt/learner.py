@@ -20,7 +20,7 @@ from memory_adapt.models import (
     config_from_json,
     config_to_json,
 )
-from priors_shared.checkpoints import CONFIG, load_weights, save_weights
+from priors_shared.checkpoints import CONFIG, find_weights, load_weights, save_weights
 from priors_shared.episodes import NULL_LABEL, delay_labels
 from priors_shared.errors import UserError
 
@@ -72,7 +72,7 @@ class OnlineLearner:
         Raises:
             UserError: nothing there, a checkpoint of something else, damaged files, or no such device.
         """
-        source = _find(name)
+        source = find_weights(name, shipped=SHIPPED, command="memory-adapt train")
         record, weights = load_weights(source, kind=CHECKPOINT_KIND, revision=revision)
         try:
             config: Any = config_from_json(record["config"])
@@ -284,25 +284,3 @@ class OnlineLearner:
                 f"label {wrong} is not in 0 .. {ways - 1} (ways {ways}; None or -1: no label)"
             )
         return tensor.to(self.device, torch.int64)
-
-
-def _find(name: str | Path) -> str | Path:
-    """The checkpoint folder (or Hub id) that a user's name means."""
-    path = Path(name)
-    if path.is_file():
-        raise UserError(f"{name} is a file: give the folder that holds {CONFIG} and the weights")
-    if (path / "model").is_dir():
-        return path / "model"
-    if (path / "metrics.jsonl").is_file():
-        raise UserError(
-            f"{name}: the training has not finished, there is no model yet: go on with "
-            "memory-adapt train ... --resume"
-        )
-    if path.exists() or "/" in str(name):
-        return name
-    if not (SHIPPED / path).is_dir():
-        names = sorted(p.parent.name for p in SHIPPED.glob(f"*/{CONFIG}"))
-        raise UserError(
-            f"{name}: neither a folder nor shipped weights ({', '.join(names) or 'none'})"
-        )
-    return SHIPPED / path

@@ -122,15 +122,16 @@ def _prototypes(updates: int) -> StageConfig:
     )
 
 
-def _readout(updates: int = 800) -> StageConfig:
+def _readout() -> StageConfig:
     return StageConfig(
         kind="readout",
-        updates=updates,
+        updates=3000,
         batch=32,
-        learning_rate=1e-3,
+        learning_rate=2e-3,
         warmup=50,
-        final_rate=0.1,
+        final_rate=0.02,
         clip=1.0,
+        jitter=4,
     )
 
 
@@ -146,10 +147,9 @@ def _episodes(updates: int, shots: int, learning_rate: float, final_rate: float)
 
 _CPU_STAGES: dict[str, Callable[[], tuple[StageConfig, ...]]] = {
     "cl-lstm": lambda: (
-        _prototypes(1000),
+        _prototypes(1200),
         _readout(),
-        _episodes(200, 5, 3e-4, 0.5),
-        _episodes(100, 10, 1.5e-4, 0.02),
+        _episodes(150, 10, 1.5e-4, 0.02),
     ),
     "lstm": lambda: (_prototypes(800), _readout(), _episodes(200, 10, 2e-4, 0.02)),
     "ntm": lambda: (_prototypes(800), _readout(), _episodes(200, 10, 2e-4, 0.02)),

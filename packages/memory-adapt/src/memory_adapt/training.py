@@ -29,7 +29,7 @@ from memory_adapt.config import (
     StageConfig,
     TrainConfig,
 )
-from memory_adapt.data import load_images
+from memory_adapt.data import jittered, load_images
 from memory_adapt.evaluation import evaluate_predictions
 from memory_adapt.models import OnlineClassifier, build_model, config_to_json
 from memory_adapt.models.opn import (
@@ -57,7 +57,11 @@ from priors_shared.runs import Run
 
 VALIDATION_SEED = 2**31 - 1
 VALIDATION_SHOTS = 10
+JITTER_SEED = 2**31 - 2
 REPORTED_SHOTS = (1, 5, 8)  # thesis Table 2.1
+
+Inputs = Callable[[OnlineStreams, torch.Generator], Tensor]
+"""What a stage is fed for streams. The generator is for what is drawn anew at every update."""
 
 
 def train(config: TrainConfig, where: LaunchConfig, run: Run) -> OnlineClassifier:
@@ -149,9 +153,10 @@ class TrainedLearner(nn.Module):
 class Stage(nn.Module, ABC):
     """What one kind of stage minimises. Inputs: images, or what `inputs` returns for streams."""
 
-    def __init__(self, learner: TrainedLearner) -> None:
+    def __init__(self, learner: TrainedLearner, settings: StageConfig) -> None:
         super().__init__()
         self.learner = learner
+        self.settings = settings
 
     def start(self) -> None:
         """Initialise what the stage needs initialised, before its first update."""
@@ -168,12 +173,10 @@ class Stage(nn.Module, ABC):
     def predict(self, inputs: Tensor, feedback: Tensor) -> Float[Tensor, "time batch ways"]:
         """Logits, for validation."""
 
-    def prepare(
-        self, dataset: ImageDataset, device: torch.device
-    ) -> Callable[[OnlineStreams], Tensor]:
+    def prepare(self, dataset: ImageDataset, device: torch.device) -> Inputs:
         """How to get the inputs of streams of a dataset: here, their images."""
         images = dataset.images.to(device)
-        return lambda streams: as_float(images[streams.items])
+        return lambda streams, _: as_float(images[streams.items])
 
     def finish(self) -> None:
         """Leave the learner as the next stage, or its user, wants it."""
@@ -215,14 +218,17 @@ class PrototypesStage(Stage):
 class ReadoutStage(Stage):
     """What follows the encoder, on features computed once and standardised.
 
+    The encoder maps the classes that it was trained on to tighter clusters than new ones. Features of
+    jittered copies (`settings.jitter` of each training image) make up for some of it.
+
     `finish` folds the standardisation into the weights that read the features: the same function.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, learner: TrainedLearner) -> None:
-        super().__init__(learner)
+    def __init__(self, learner: TrainedLearner, settings: StageConfig) -> None:
+        super().__init__(learner, settings)
         learner.model.feature_input()  # raises now, not in `finish`, for a model without one
 
     def start(self) -> None:
@@ -232,19 +238,25 @@ class ReadoutStage(Stage):
         encoder = set(self.learner.model.encoder.parameters())
         return [p for p in self.learner.model.parameters() if p not in encoder]
 
-    @torch.no_grad()
-    def prepare(
-        self, dataset: ImageDataset, device: torch.device
-    ) -> Callable[[OnlineStreams], Tensor]:
-        parts = [
-            self.learner.model.image_features(as_float(images.to(device)).unsqueeze(1)).squeeze(1)
-            for images in dataset.images.split(512)
-        ]
-        features = torch.cat(parts)
+    def prepare(self, dataset: ImageDataset, device: torch.device) -> Inputs:
+        versions = [self._features(dataset.images, device)]
         if dataset.split == "train":
-            self.mean, self.std = features.mean(0), features.std(0).clamp(min=1e-3)
-        features = (features - self.mean) / self.std
-        return lambda streams: features[streams.items]
+            self.mean, self.std = versions[0].mean(0), versions[0].std(0).clamp(min=1e-3)
+            for copy in range(self.settings.jitter):
+                generator = generator_for(JITTER_SEED, copy)
+                versions.append(self._features(jittered(dataset.images, generator), device))
+        features = (torch.stack(versions) - self.mean) / self.std  # (versions, items, features)
+
+        def inputs(streams: OnlineStreams, generator: torch.Generator) -> Tensor:
+            version = torch.randint(len(features), streams.items.shape, generator=generator)
+            return features[version.to(device), streams.items]
+
+        return inputs
+
+    @torch.no_grad()
+    def _features(self, images: Tensor, device: torch.device) -> Float[Tensor, "items features"]:
+        parts = [as_float(part.to(device)).unsqueeze(1) for part in images.split(512)]
+        return torch.cat([self.learner.model.image_features(part).squeeze(1) for part in parts])
 
     def forward(self, inputs: Tensor, labels: Tensor, feedback: Tensor) -> Tensor:
         logits = self.predict(inputs, feedback)
@@ -282,7 +294,7 @@ def _run_stage(
 ) -> None:
     """Stage `index` from update `start` to its end."""
     settings = config.stages[index]
-    stage = STAGES[settings.kind](learner)
+    stage = STAGES[settings.kind](learner, settings)
     if start == 0:
         # Else what a stage draws for its start would depend on where the run was resumed.
         torch.manual_seed(generator_for(config.seed, index).initial_seed())
@@ -307,7 +319,7 @@ def _run_stage(
 
     def validate() -> dict[str, float]:
         accuracy = evaluate_predictions(
-            lambda streams: stage.predict(val_inputs(streams), streams.feedback),
+            lambda streams: stage.predict(val_inputs(streams, torch.Generator()), streams.feedback),
             validation,
             episodes=config.validation_episodes,
             seed=VALIDATION_SEED,
@@ -333,7 +345,7 @@ def _run_stage(
                 group["lr"] = learning_rate(settings, update)
             generator = generator_for(config.seed, index, update, fabric.global_rank)
             streams = sampler.sample_streams(settings.batch, generator)
-            loss = objective(train_inputs(streams), streams.labels, streams.feedback)
+            loss = objective(train_inputs(streams, generator), streams.labels, streams.feedback)
             optimizer.zero_grad()
             fabric.backward(loss)
             if settings.clip:

@@ -72,15 +72,6 @@ class APL(OnlineClassifier):
             "pending_logits": zeros(batch, self.delay, self.ways),
         }
 
-    def forward(
-        self,
-        images: Float[Tensor, "time batch channels height width"],
-        feedback: Int[Tensor, "time batch"],
-        state: State | None = None,
-    ) -> tuple[Float[Tensor, "time batch ways"], State]:
-        """Logits at every step, and the state after the last."""
-        return self.forward_features(self.encoder(images), feedback, state)
-
     def forward_features(
         self,
         features: Float[Tensor, "time batch features"],

@@ -31,7 +31,6 @@ class OnlineClassifier(nn.Module, ABC):
     def initial_state(self, batch: int) -> State:
         """The state before the first image, on the parameters' device."""
 
-    @abstractmethod
     def forward(
         self,
         images: Float[Tensor, "time batch channels height width"],
@@ -39,6 +38,7 @@ class OnlineClassifier(nn.Module, ABC):
         state: State | None = None,
     ) -> tuple[Float[Tensor, "time batch ways"], State]:
         """Logits at every step, and the state after the last. state None: a new stream."""
+        return self.forward_features(self.encoder(images), feedback, state)
 
     def step(
         self,

@@ -38,15 +38,6 @@ class LSTMLearner(OnlineClassifier):
         zeros = self.classifier.weight.new_zeros(batch, self.hidden)
         return {"hidden": zeros, "cell": zeros.clone()}
 
-    def forward(
-        self,
-        images: Float[Tensor, "time batch channels height width"],
-        feedback: Int[Tensor, "time batch"],
-        state: State | None = None,
-    ) -> tuple[Float[Tensor, "time batch ways"], State]:
-        """Logits at every step, and the state after the last."""
-        return self.forward_features(self.encoder(images), feedback, state)
-
     def start_readout(self) -> None:
         bind_init(self.lstm, self.classifier, self.encoder.features, self.ways)
 

@@ -67,15 +67,6 @@ class NTM(OnlineClassifier):
             "read_weights": zeros(batch, self.heads, self.slots),
         }
 
-    def forward(
-        self,
-        images: Float[Tensor, "time batch channels height width"],
-        feedback: Int[Tensor, "time batch"],
-        state: State | None = None,
-    ) -> tuple[Float[Tensor, "time batch ways"], State]:
-        """Logits at every step, and the state after the last."""
-        return self.forward_features(self.encoder(images), feedback, state)
-
     def feature_input(self) -> tuple[Tensor, Tensor]:
         """Weight and bias of the gates' input map; its first columns read the features."""
         return self.input_gates.weight, self.input_gates.bias

@@ -53,22 +53,13 @@ class OPN(OnlineClassifier):
         """No prototypes, nothing pending."""
         return initial_prototypes(self.beta, batch, self.ways, self.encoder.features, self.delay)
 
-    def forward(
-        self,
-        images: Float[Tensor, "time batch channels height width"],
-        feedback: Int[Tensor, "time batch"],
-        state: State | None = None,
-    ) -> tuple[Float[Tensor, "time batch ways"], State]:
-        """Logits at every step (unseen slots at `MASKED`), and the state after the last."""
-        return self.forward_features(self.encoder(images), feedback, state)
-
     def forward_features(
         self,
         features: Float[Tensor, "time batch features"],
         feedback: Int[Tensor, "time batch"],
         state: State | None = None,
     ) -> tuple[Float[Tensor, "time batch ways"], State]:
-        """What follows the encoder."""
+        """Logits at every step (unseen slots at `MASKED`), and the state after the last."""
         logits, _, state = self.scores(features, feedback, state)
         return logits, state
 

@@ -19,7 +19,6 @@ from memory_adapt.config import (
     CHECKPOINT_KIND,
     APLConfig,
     CLLSTMConfig,
-    CPMConfig,
     LaunchConfig,
     LSTMConfig,
     ModelConfig,
@@ -264,13 +263,13 @@ def test_only_a_readout_has_jitter() -> None:
         stage("episodes", 1, jitter=1)
 
 
-@pytest.mark.parametrize("name", ["lstm", "ntm"])
+@pytest.mark.parametrize("name", ["lstm", "ntm", "apl"])
 def test_a_finished_readout_scores_on_images_what_it_scored_on_features(
     folder: Path, tmp_path: Path, name: str
 ) -> None:
     """From a trained stage: the last validation is that of the learner that is written."""
     settings = stage("readout", 20, batch=16, learning_rate=1e-2)
-    config = config_for(folder, WITH_READOUT[name], settings, validation_episodes=40)
+    config = config_for(folder, PROTOTYPES[name], settings, validation_episodes=40)
     with open_run(config, tmp_path / "run") as run:
         model = train(config, LaunchConfig(accelerator="cpu", quiet=True), run)
         last = run.metrics()[-1]
@@ -464,16 +463,6 @@ def test_another_configuration_cannot_resume(
 
 
 # --- what a user may ask for ---
-
-
-@pytest.mark.parametrize("model", [OPNConfig(**SMALL), CPMConfig(**SMALL), PROTOTYPES["apl"]])
-def test_a_readout_of_a_model_without_one_is_refused_before_it_trains(
-    folder: Path, tmp_path: Path, model: ModelConfig
-) -> None:
-    config = config_for(folder, model, stage("readout", 1))
-    with pytest.raises(TypeError, match="no single linear map that reads its features"):
-        run_training(config, tmp_path / "run")
-    assert not (tmp_path / "run" / "metrics.jsonl").read_text()
 
 
 # --- learning ---

@@ -122,10 +122,10 @@ def _prototypes(updates: int) -> StageConfig:
     )
 
 
-def _readout() -> StageConfig:
+def _readout(updates: int = 3000) -> StageConfig:
     return StageConfig(
         kind="readout",
-        updates=3000,
+        updates=updates,
         batch=32,
         learning_rate=2e-3,
         warmup=50,
@@ -152,8 +152,8 @@ _CPU_STAGES: dict[str, Callable[[], tuple[StageConfig, ...]]] = {
         _episodes(150, 10, 1.5e-4, 0.02),
     ),
     "lstm": lambda: (_prototypes(800), _readout(), _episodes(200, 10, 2e-4, 0.02)),
-    "ntm": lambda: (_prototypes(800), _readout(), _episodes(200, 10, 2e-4, 0.02)),
-    "apl": lambda: (_prototypes(800), _episodes(700, 5, 1e-3, 0.02)),
+    "ntm": lambda: (_prototypes(800), _readout(1500), _episodes(200, 10, 2e-4, 0.02)),
+    "apl": lambda: (_prototypes(800), _readout(1500), _episodes(200, 10, 2e-4, 0.02)),
     "opn": lambda: (_episodes(1200, 5, 2e-3, 0.02),),
     "cpm": lambda: (_episodes(1200, 5, 2e-3, 0.02),),
 }

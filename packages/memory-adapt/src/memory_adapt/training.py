@@ -216,20 +216,17 @@ class PrototypesStage(Stage):
 
 
 class ReadoutStage(Stage):
-    """What follows the encoder, on features computed once and standardised.
+    """What follows the encoder, on features computed once, and standardised.
 
     The encoder maps the classes that it was trained on to tighter clusters than new ones. Features of
     jittered copies (`settings.jitter` of each training image) make up for some of it.
 
     `finish` folds the standardisation into the weights that read the features: the same function.
+    A learner that compares features (`feature_input` is None) gets them as they are.
     """
 
     mean: Tensor
     std: Tensor
-
-    def __init__(self, learner: TrainedLearner, settings: StageConfig) -> None:
-        super().__init__(learner, settings)
-        learner.model.feature_input()  # raises now, not in `finish`, for a model without one
 
     def start(self) -> None:
         self.learner.model.start_readout()
@@ -242,6 +239,8 @@ class ReadoutStage(Stage):
         versions = [self._features(dataset.images, device)]
         if dataset.split == "train":
             self.mean, self.std = versions[0].mean(0), versions[0].std(0).clamp(min=1e-3)
+            if self.learner.model.feature_input() is None:
+                self.mean, self.std = torch.zeros_like(self.mean), torch.ones_like(self.std)
             for copy in range(self.settings.jitter):
                 generator = generator_for(JITTER_SEED, copy)
                 versions.append(self._features(jittered(dataset.images, generator), device))
@@ -268,7 +267,10 @@ class ReadoutStage(Stage):
 
     @torch.no_grad()
     def finish(self) -> None:
-        weight, bias = self.learner.model.feature_input()
+        reads = self.learner.model.feature_input()
+        if reads is None:
+            return
+        weight, bias = reads
         columns = weight[:, : len(self.mean)]
         columns.div_(self.std)
         bias.sub_(columns @ self.mean)

@@ -76,9 +76,11 @@ class OnlineClassifier(nn.Module, ABC):
     def start_readout(self) -> None:
         """Prepare what follows the encoder for training on standardised features (staged recipe)."""
 
-    def feature_input(self) -> tuple[Tensor, Tensor]:
-        """Weight (out, features + ...) and bias of the linear map that reads the features."""
-        raise TypeError(f"{type(self).__name__} has no single linear map that reads its features")
+    def feature_input(self) -> tuple[Tensor, Tensor] | None:
+        """Weight (out, features + ...) and bias of the linear map that alone reads the features; None
+        where there is none, such as where distances between features matter.
+        """
+        return None
 
     def episode_loss(
         self,

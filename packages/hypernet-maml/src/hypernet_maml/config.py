@@ -1,0 +1,143 @@
+"""Configurations: plain frozen dataclasses, no torch, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+CHECKPOINT_KIND = "hypernet-maml network"
+"""What checkpoints of this package are called in their config.json."""
+
+NetworkKind = Literal["wrn", "resnet18", "resnet34", "resnet12", "conv4"]
+Sharing = Literal["none", "unshared", "stage"]
+Algorithm = Literal["maml", "maml-precond", "fomaml", "anil", "hyper-maml"]
+Batching = Literal["loop", "grouped", "vmap"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkConfig:
+    """A target network, and which of its weights are generated."""
+
+    kind: NetworkKind = "wrn"
+    """wrn, resnet18, resnet34, resnet12 or conv4"""
+    depth: int = 28
+    """layers of a wrn: 6 n + 4"""
+    width: int = 4
+    """widening factor of a wrn; feature maps in the first stage of the others (64 as published)"""
+    classes: int = 10
+    """outputs"""
+    channels: int = 3
+    """of the images: 3 for colour, 1 for characters"""
+    image_size: int = 32
+    """height and width in pixels"""
+    stem: Literal["cifar", "imagenet"] = "cifar"
+    """first layers of resnet18 and resnet34: 3 x 3 for small images, 7 x 7 and pooling for large ones"""
+    sharing: Sharing = "unshared"
+    """none: a plain network. unshared: a hypernetwork per layer (Fig. 3.2). stage: one per stage (Fig. 3.1)"""
+    hyper_bias: bool = False
+    """a bias in the hypernetworks (ablation of Table 3.1)"""
+
+    def __post_init__(self) -> None:
+        for name in ("depth", "width", "classes", "channels", "image_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Image classification (3.4.1): also the pre-training of meta-learning (3.3.2)."""
+
+    dataset: str = "cifar10"
+    """cifar10, cifar100, glyphs, tiny-imagenet, cifar-fs, fc100, or folder:PATH"""
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    """the network"""
+    epochs: int = 200
+    """passes over the training images"""
+    batch: int = 128
+    """images per update"""
+    learning_rate: float = 0.1
+    """of SGD with Nesterov's momentum 0.9"""
+    milestones: tuple[int, ...] = (60, 120, 160)
+    """epochs after which the learning rate falls"""
+    decay: float = 0.2
+    """what it falls to, each time"""
+    weight_decay: float = 5e-4
+    """of what is not generated; never of embeddings or hypernetworks"""
+    output_l2: float = 6.25e-5
+    """times the sum of squares of the generated weights, added to the loss"""
+    swa_from: int | None = None
+    """epoch after which weights are averaged (stochastic weight averaging); None: never"""
+    swa_learning_rate: float = 0.05
+    """constant learning rate while averaging"""
+    augment: bool = True
+    """random crop after padding by 4, and horizontal flip"""
+    per_class: int | None = None
+    """training images of each class; None: all"""
+    seed: int = 0
+    """of initial weights, of the images taken and of their order"""
+    checkpoint_every: int = 1
+    """epochs between two checkpoints to resume from"""
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.swa_from is not None and not 0 <= self.swa_from < self.epochs:
+            raise ValueError(
+                f"swa_from must be an epoch in 0 .. {self.epochs - 1}, got {self.swa_from}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class InnerLoop:
+    """How a network adapts to one task."""
+
+    algorithm: Algorithm = "hyper-maml"
+    """maml: everything adapts; maml-precond: with a learned step per parameter (Algorithm 1); fomaml: maml
+    without second derivatives; anil: the classifier adapts; hyper-maml: embeddings and classifier (Algorithm 2)"""
+    steps: int = 5
+    """gradient steps on the support set"""
+    learning_rate: float = 0.01
+    """of these steps"""
+    first_order: bool = False
+    """ignore second derivatives (fomaml always does)"""
+    statistics: Literal["batch", "running"] = "batch"
+    """what batch norm uses: the batch's own statistics (transductive, as MAML's code) or the stored ones"""
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f"steps must be at least 1, got {self.steps}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetaConfig:
+    """Meta-training (3.3.2, 3.4.3)."""
+
+    dataset: str = "fc100"
+    """fc100, cifar-fs, miniimagenet, tiny-imagenet, omniglot, glyphs, or folder:PATH"""
+    inner: InnerLoop = field(default_factory=InnerLoop)
+    """adaptation to a task"""
+    ways: int = 5
+    """classes of a task"""
+    shots: int = 5
+    """support images of each class"""
+    queries: int = 15
+    """query images of each class"""
+    tasks: int = 4
+    """tasks per update (meta-batch)"""
+    iterations: int = 4000
+    """outer updates"""
+    learning_rate: float = 1e-3
+    """of Adam in the outer loop"""
+    halve_every: int = 1000
+    """outer updates after which its learning rate is halved"""
+    batching: Batching = "loop"
+    """loop: one task after the other (least memory); grouped: tasks as convolution groups; vmap: torch.vmap"""
+    validate_every: int = 200
+    """outer updates between two validations"""
+    validation_tasks: int = 100
+    """tasks per validation, from the validation classes"""
+    checkpoint_every: int = 50
+    """outer updates between two checkpoints to resume from"""
+    seed: int = 0
+    """of the classifier's initial weights and the tasks"""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
@@ -88,6 +89,12 @@ def take_away(
             streams, feedback=delay_labels(drawn, sampler.delay).to(streams.labels.device)
         )
     return streams
+
+
+def weights_hash(model: OnlineClassifier) -> str:
+    """SHA-256 of a model's parameters: whether a stored evaluation is of these weights."""
+    weights = torch.cat([p.detach().flatten() for p in model.parameters()]).cpu()
+    return hashlib.sha256(weights.numpy().tobytes()).hexdigest()
 
 
 def blind_bound(ways: int, shots: int, *, skip_first: bool = False) -> list[float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,9 @@ from jaxtyping import UInt8
 from matplotlib.figure import Figure  # not pyplot: it keeps every figure alive
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-COLOURS = ("#1f6fb4", "#d9662b", "#2e8b57", "#8e5bb5", "#b8860b", "#c2427a")
+COLOURS = ("#1f6fb4", "#d9662b", "#2e8b57", "#8e5bb5", "#b8860b", "#c2427a", "0.2")
+LEARNERS = ("CL+LSTM", "CPM", "OPN", "LSTM", "NTM", "APL", "CL+LSTM from scratch")
+"""In this order in legends; each has its colour in every figure."""
 RIGHT, WRONG, SOFT = "#2e8b57", "#c8372d", "0.45"
 STAGE_NAMES = {
     "prototypes": "encoder",
@@ -27,6 +29,7 @@ def shots_figure(
     ways: int,
     blind: Sequence[float] | None = None,
     title: str = "",
+    zoom: bool = False,
 ) -> Figure:
     """Accuracy against shots with error bands, the chance level and the blind bound.
 
@@ -35,25 +38,30 @@ def shots_figure(
         ways: classes of a stream.
         blind: best accuracy without looking at an image, at each number of shots.
         title: above the axes.
+        zoom: leave out first views, and what is far below all curves, to tell like learners apart.
     """
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     axes = figure.add_subplot()
-    for colour, (label, (mean, low, high)) in zip(_cycle(len(curves)), curves.items(), strict=True):
-        shots = np.arange(len(mean))
-        axes.plot(shots, _percent(mean), color=colour, marker="o", markersize=4, label=label)
-        band = _percent(low), _percent(high)
-        axes.fill_between(shots, *band, color=colour, alpha=0.18, linewidth=0)
-    if blind is not None:
-        style: dict[str, Any] = {"color": SOFT, "linestyle": "--", "linewidth": 1.2}
-        axes.plot(np.arange(len(blind)), _percent(blind), label="blind bound", **style)
-    axes.axhline(100 / ways, color=SOFT, linestyle=":", linewidth=1.2, label="chance")
+    first = 1 if zoom else 0
+    for colour, (label, parts) in zip(_colours(curves), curves.items(), strict=True):
+        mean, low, high = (_percent(part)[first:] for part in parts)
+        shots = np.arange(first, first + len(mean))
+        axes.plot(shots, mean, color=colour, marker="o", markersize=4, label=label)
+        axes.fill_between(shots, low, high, color=colour, alpha=0.18, linewidth=0)
+    far = axes.get_ylim()[0] - 10 if zoom else 0
+    style: dict[str, Any] = {"color": SOFT, "linewidth": 1.2}
+    if blind is not None and 100 * max(blind[first:]) > far:
+        shots = np.arange(first, len(blind))
+        axes.plot(shots, _percent(blind)[first:], "--", label="blind bound", **style)
+    if 100 / ways > far:
+        axes.axhline(100 / ways, linestyle=":", label="chance", **style)
     longest = max((len(mean) for mean, _, _ in curves.values()), default=1)
     axes.set(
         xlabel="shots: earlier samples of the class",
         ylabel="accuracy (%)",
         title=title,
-        ylim=(0, 102),
-        xlim=(-0.3, longest - 0.7),
+        ylim=None if zoom else (0, 102),
+        xlim=(first - 0.3, longest - 0.7),
     )
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _plain(axes)
@@ -85,18 +93,11 @@ def learning_curve_figure(
         for start, stop in _stage_runs(metrics):  # no average over two stages: two losses
             inside = (steps > start) & (steps <= stop)
             upper.plot(steps[inside], _smooth(values[inside]), color=COLOURS[0], linewidth=1.6)
-        upper.set_yscale("log")
-        upper.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        upper.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        upper.yaxis.set_minor_formatter(NullFormatter())
-    upper.axhline(math.log(ways), color=SOFT, linestyle=":", linewidth=1.2)
-    end = {"xy": (1, math.log(ways)), "xycoords": ("axes fraction", "data")}
-    upper.annotate("ln ways: chance", **end, ha="right", va="bottom", fontsize=8, color=SOFT)
-    upper.set(ylabel="training loss")
+    _loss_axis(upper, ways)
     upper.set_title(title, pad=20)  # the stages' names stand below it
 
     shots = sorted({int(k.split("_")[1]) for m in metrics for k in m if k.startswith("val_")})
-    for colour, k in zip(_cycle(len(shots)), shots, strict=True):
+    for colour, k in zip(COLOURS, shots, strict=False):
         points = [(m["step"], m[f"val_{k}_shot"]) for m in metrics if f"val_{k}_shot" in m]
         steps, values = np.array(points).T
         lower.plot(
@@ -111,6 +112,49 @@ def learning_curve_figure(
         _plain(axes)
     lower.legend(frameon=False, fontsize="small", loc="best")
     _mark_stages(upper, lower, metrics)
+    return figure
+
+
+def learners_figure(
+    validation: Mapping[str, Sequence[Mapping[str, Any]]],
+    losses: Mapping[str, Sequence[Mapping[str, Any]]],
+    *,
+    ways: int,
+    title: str = "",
+) -> Figure:
+    """Learning curves of several learners: loss above, 5-shot validation accuracy below.
+
+    Args:
+        validation: "LEARNER, seed N" to points with `step` and `val_5_shot`.
+        losses: the same runs to their stages' `steps` and `losses`; without any, there is no upper
+            panel.
+        ways: classes of a stream; chance is a loss of ln ways.
+        title: above the figure.
+    """
+    figure = Figure(figsize=(6.8, 6.4 if losses else 4.2), layout="constrained")
+    *upper, lower = figure.subplots(2 if losses else 1, 1, sharex=True, squeeze=False)[:, 0]
+    runs = sorted(validation, key=lambda run: LEARNERS.index(_learner_of(run)))
+    for run, colour in zip(runs, _colours(map(_learner_of, runs)), strict=True):
+        style: dict[str, Any] = {"color": colour, "linewidth": 1.2, "alpha": 0.8}
+        for stage in losses.get(run, ()):  # no line from one stage to the next: another loss
+            upper[0].plot(stage["steps"], _smooth(np.array(stage["losses"]), 3), **style)
+        steps = [point["step"] for point in validation[run]]
+        values = _percent([point["val_5_shot"] for point in validation[run]])
+        lower.plot(steps, values, marker="o", markersize=3, label=_learner_of(run), **style)
+    for axes in upper:
+        _loss_axis(axes, ways)
+    lower.set(xlabel="updates", ylabel="5-shot validation accuracy (%)", xscale="log")
+    lower.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    lower.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    lower.xaxis.set_minor_formatter(NullFormatter())
+    bottom, top = lower.get_ylim()
+    lower.set_ylim(min(bottom, top - 10))  # points: one image more or less must not look like much
+    for axes in (*upper, lower):
+        _plain(axes)
+    handles, labels = lower.get_legend_handles_labels()
+    once = dict(zip(labels, handles, strict=True))  # not again for each seed
+    lower.legend(once.values(), once, frameon=False, fontsize="small", loc="best")
+    figure.suptitle(title, fontsize=11)
     return figure
 
 
@@ -177,8 +221,26 @@ def save_figure(figure: Figure, path: Path) -> Path:
     return path
 
 
-def _cycle(count: int) -> list[str]:
-    return [COLOURS[i % len(COLOURS)] for i in range(count)]
+def _colours(labels: Iterable[str]) -> list[str]:
+    """A learner's own colour; for any other curve, the next."""
+    own = dict(zip(LEARNERS, COLOURS, strict=True))
+    return [own.get(label, COLOURS[i % len(COLOURS)]) for i, label in enumerate(labels)]
+
+
+def _learner_of(run: str) -> str:
+    return run.rpartition(", seed ")[0]
+
+
+def _loss_axis(axes: Any, ways: int) -> None:
+    """A logarithmic axis for the loss, with that of chance."""
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.axhline(math.log(ways), color=SOFT, linestyle=":", linewidth=1.2)
+    end = {"xy": (1, math.log(ways)), "xycoords": ("axes fraction", "data")}
+    axes.annotate(f"chance: ln {ways}", **end, ha="right", va="bottom", fontsize=8, color=SOFT)
+    axes.set(ylabel="training loss")
 
 
 def _percent(fractions: Sequence[float] | np.ndarray) -> np.ndarray:
@@ -190,9 +252,9 @@ def _plain(axes: Any) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _smooth(values: np.ndarray) -> np.ndarray:
-    """Running mean over up to a twentieth of the points, at least 5."""
-    width = min(len(values), max(5, len(values) // 20))
+def _smooth(values: np.ndarray, least: int = 5) -> np.ndarray:
+    """Running mean over up to a twentieth of the points, at least `least`."""
+    width = min(len(values), max(least, len(values) // 20))
     kernel = np.ones(width)
     return np.convolve(values, kernel, "same") / np.convolve(np.ones(len(values)), kernel, "same")
 

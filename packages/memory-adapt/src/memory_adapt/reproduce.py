@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from priors_shared.reports import Cell, Code, Figure, Measured, Section, Table, read_result
+from priors_shared.runs import Savable
 
 if TYPE_CHECKING:
     from memory_adapt.learner import OnlineLearner
@@ -171,22 +172,27 @@ def _fresh(folder: Path) -> Path:
 
 def _stored_sections(folder: Path) -> Sequence[Section]:
     """The long CPU runs' results, where the repository (or --full) holds them."""
-    from memory_adapt.experiments.table_2_1 import curves_figure, result_table, shots_figure
+    from memory_adapt.experiments.delayed_labels import delays_figure, delays_table
+    from memory_adapt.experiments.table_2_1 import THESIS, curves_figure, result_table, shots_figure
 
     sections = []
-    for path in sorted(folder.glob("table-2.1-*.json")):
+    for dataset in THESIS:
+        for path in sorted(folder.glob(f"table-2.1-{dataset}-*.json")):
+            result = read_result(path)
+            table = result_table(result["rows"], result["thesis"], result["blind_bounds"])
+            figures = shots_figure(result), curves_figure(result)
+            sections.append(_stored(f"Table 2.1, {dataset}", result, table, *figures))
+    for path in sorted(folder.glob("delayed-labels-*.json")):
         result = read_result(path)
-        sections.append(
-            Section(
-                f"Stored result: Table 2.1, {str(result['data']).split(',')[0]}",
-                [
-                    f"Claim: {result['claim']}. Small-scale runs on a CPU, seeds {result['seeds']}, "
-                    f"{result['date']}, commit {str(result['commit'])[:10]}.",
-                    result_table(result["rows"], result["thesis"], result["blind_bounds"]),
-                    Figure.from_matplotlib(shots_figure(result)),
-                    Figure.from_matplotlib(curves_figure(result)),
-                    Code(result["command"]),
-                ],
-            )
-        )
+        rows = result["rows"]
+        sections.append(_stored("delayed labels", result, delays_table(rows), delays_figure(rows)))
     return sections
+
+
+def _stored(title: str, result: Mapping[str, Any], table: Table, *figures: Savable) -> Section:
+    said = (
+        f"Claim: {result['claim']}. Small-scale runs on a CPU, seeds {result['seeds']}, "
+        f"{result['date']}, commit {str(result['commit'])[:10]}."
+    )
+    pictures = [Figure.from_matplotlib(figure) for figure in figures]
+    return Section(f"Stored result: {title}", [said, table, *pictures, Code(result["command"])])

@@ -7,6 +7,7 @@ delay told to it, which no memory learner needs.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,11 @@ from memory_adapt.models import OnlineClassifier, build_model
 from priors_shared.datasets import load_dataset
 from priors_shared.devices import hardware
 from priors_shared.episodes import OnlineEpisodeSampler
-from priors_shared.reports import Table, write_result
+from priors_shared.reports import Cell, Curve, Measured, Table, line_figure, write_result
 
 CLAIM = "the same network, trained with labels that arrive late, adapts; prototypes must be told the delay"
 DELAYS = (1, 2, 3, 5)
+EPISODES = 300
 LEARNERS = {
     "CL+LSTM": ("cl-lstm", "omniglot_5way"),
     "CL+LSTM trained with d = 3": ("cl-lstm", "omniglot_5way_delay3"),
@@ -61,32 +63,61 @@ def run(
         if model == "opn":
             variants[TOLD] = lambda delay, learner=learner: _told(learner, delay)
         for name, learner_at in variants.items():
-            row: dict[str, Any] = {"learner": name}
             for delay in DELAYS:
                 sampler = OnlineEpisodeSampler(dataset, ways=WAYS, shots=STREAM_SHOTS, delay=delay)
-                accuracy = evaluate(learner_at(delay), sampler, episodes=300, seed=TEST_SEED)
-                row[f"d = {delay}"] = " / ".join(f"{100 * accuracy.mean[k]:.1f}" for k in SHOTS)
-            rows.append(row)
+                accuracy = evaluate(learner_at(delay), sampler, episodes=EPISODES, seed=TEST_SEED)
+                mean = (100 * accuracy.mean).tolist()
+                half = (50 * (accuracy.high - accuracy.low)).tolist()
+                cells = {f"{k}-shot": Measured(round(mean[k], 2), round(half[k], 2)) for k in SHOTS}
+                rows.append({"learner": name, "delay": delay, **cells})
     if not rows:
         return
+    stem = out / f"delayed-labels-{preset}"
     write_result(
-        out / f"delayed-labels-{preset}.json",
+        stem.with_suffix(".json"),
         experiment="delayed-labels",
         claim=CLAIM,
         rows=rows,
         config={name: train_command(p, m, 0) for name, (m, p) in learners.items()},
         seeds=[0],
-        data=f"omniglot, test classes, 300 balanced streams of {WAYS} x {STREAM_SHOTS}",
+        data=f"omniglot, test classes, {EPISODES} balanced streams of {WAYS} x {STREAM_SHOTS}",
         hardware=hardware(),
         command=f"memory-adapt reproduce delayed-labels --preset {preset}",
     )
-    columns = list(rows[0])
-    table = Table(
-        columns,
-        [[row[c] for c in columns] for row in rows],
-        caption="1 / 5 / 8-shot accuracy in percent (k counts views of the class, labelled or not yet)",
+    stem.with_suffix(".md").write_text(delays_table(rows).to_markdown() + "\n")
+    delays_figure(rows).savefig(stem.with_suffix(".png"), dpi=150)
+
+
+def delays_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """A line per learner, a column per delay."""
+    lines: dict[str, list[Cell]] = {}
+    for row in rows:
+        means = " / ".join(f"{row[f'{k}-shot'].mean:.1f}" for k in SHOTS)
+        lines.setdefault(row["learner"], [row["learner"]]).append(means)
+    widest = max(row[f"{k}-shot"].spread for row in rows for k in SHOTS)
+    return Table(
+        ["learner", *(f"d = {delay}" for delay in DELAYS)],
+        list(lines.values()),
+        caption="1 / 5 / 8-shot accuracy in percent (k counts views of the class, labelled or not "
+        f"yet); 95 % intervals over streams are ± {widest:.1f} or narrower.",
     )
-    (out / f"delayed-labels-{preset}.md").write_text(table.to_markdown() + "\n")
+
+
+def delays_figure(rows: Sequence[Mapping[str, Any]]) -> Any:
+    """Accuracy at 5 shots against the delay, band: 95 % interval over streams."""
+    curves = {}
+    for name in dict.fromkeys(row["learner"] for row in rows):
+        cells = [row["5-shot"] for row in rows if row["learner"] == name]
+        curves[name] = Curve(DELAYS, [c.mean for c in cells], [c.spread for c in cells])
+    curves["chance"] = Curve((DELAYS[0], DELAYS[-1]), (100 / WAYS, 100 / WAYS), dashed=True)
+    figure = line_figure(
+        curves,
+        x="delay d: steps until a label arrives",
+        y="accuracy at 5 shots (%)",
+        title="Delayed labels, omniglot, held-out",
+    )
+    figure.axes[0].set(xticks=DELAYS, ylim=(0, 102))
+    return figure
 
 
 def _told(opn: OnlineClassifier, delay: int) -> OnlineClassifier:

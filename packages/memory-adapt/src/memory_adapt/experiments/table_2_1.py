@@ -6,17 +6,17 @@ encoder (LSTM, NTM, APL); with more shots, more so.
 
 from __future__ import annotations
 
-import hashlib
 import json
+import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from memory_adapt import plots
 from memory_adapt.config import LaunchConfig
-from memory_adapt.evaluation import CONTROLS, blind_bound, evaluate
+from memory_adapt.evaluation import CONTROLS, blind_bound, evaluate, weights_hash
 from memory_adapt.experiments.trained import (
     load_learner,
     load_unfinished,
@@ -32,11 +32,9 @@ from priors_shared.devices import hardware
 from priors_shared.episodes import OnlineEpisodeSampler
 from priors_shared.reports import (
     Cell,
-    Curve,
     Measured,
     Table,
     comparison_table,
-    line_figure,
     write_result,
 )
 from priors_shared.runs import read_metrics, write_atomically
@@ -46,6 +44,7 @@ CLAIM = (
     "more so with more shots"
 )
 SHOTS = (1, 5, 8)
+TABLE_SHOTS = (0, *SHOTS)
 STREAM_SHOTS = 10
 WAYS = 5
 TEST_SEED = 20_000
@@ -114,6 +113,7 @@ def _run_dataset(preset: str, dataset: str, out: Path, quick: bool, runs: Path) 
     rows: list[dict[str, Any]] = []
     per_seed: dict[str, list[dict[str, Any]]] = defaultdict(list)
     curves: dict[str, list[dict[str, Any]]] = {}
+    losses: dict[str, list[dict[str, Any]]] = {}
     configs: dict[str, Any] = {}
     for title, preset_name, model, seeds in plans(preset, dataset):
         config = PRESETS[preset_name](model)
@@ -139,7 +139,9 @@ def _run_dataset(preset: str, dataset: str, out: Path, quick: bool, runs: Path) 
                 "finished": unfinished is None,
             }
             per_seed[title].append(entry)
-            curves.setdefault(f"{title}, seed {seed}", _thinned(read_metrics(folder)))
+            metrics = read_metrics(folder)
+            curves[f"{title}, seed {seed}"] = validation_curve(metrics)
+            losses[f"{title}, seed {seed}"] = loss_curve(metrics)
         if per_seed[title]:
             configs[title] = run_config(config)
             rows.append({"model": title} | _summary(per_seed[title]))
@@ -171,6 +173,7 @@ def _run_dataset(preset: str, dataset: str, out: Path, quick: bool, runs: Path) 
         extra={
             "per_seed": {title: entries for title, entries in per_seed.items() if entries},
             "curves": curves,
+            "losses": losses,
             "blind_bounds": bounds,
         },
     )
@@ -181,13 +184,12 @@ def _evaluated_once(
     path: Path, learner: OnlineClassifier, dataset: str, sampler: OnlineEpisodeSampler
 ) -> dict[str, Any]:
     """`evaluate_learner`, kept in the run folder: an interrupted table goes on where it was."""
-    weights = torch.cat([p.detach().flatten() for p in learner.parameters()])
     what = {
         "dataset": dataset,
         "episodes": EPISODES,
         "control_episodes": CONTROL_EPISODES,
         "seed": TEST_SEED,
-        "weights": hashlib.sha256(weights.numpy().tobytes()).hexdigest(),
+        "weights": weights_hash(learner),
     }
     if path.is_file():
         kept: dict[str, Any] = json.loads(path.read_text())
@@ -222,7 +224,7 @@ def evaluate_learner(
 
 def _summary(entries: Sequence[Mapping[str, Any]]) -> dict[str, Cell]:
     cells: dict[str, Cell] = {
-        f"{k}-shot": Measured.over_seeds([e["accuracy"][k] for e in entries]) for k in SHOTS
+        f"{k}-shot": Measured.over_seeds([e["accuracy"][k] for e in entries]) for k in TABLE_SHOTS
     }
     for control in CONTROLS:
         # The worst case over the shots reported: the control must hold everywhere.
@@ -245,8 +247,27 @@ def training_seconds(folder: Path) -> float | None:
     return round(total + last, 1)
 
 
-def _thinned(metrics: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [m for m in metrics if "val_1_shot" in m]
+def validation_curve(metrics: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Validation accuracies, as fractions, and the update after which each was taken."""
+    return [
+        {"step": m["step"], **{k: round(v, 4) for k, v in m.items() if k.startswith("val_")}}
+        for m in metrics
+        if "val_1_shot" in m
+    ]
+
+
+def loss_curve(metrics: Sequence[Mapping[str, Any]], most: int = 150) -> list[dict[str, Any]]:
+    """Training loss of each stage at about `most` updates in all; each the mean since the last."""
+    logged = [m for m in metrics if "loss" in m]
+    width = max(1, -(-len(logged) // most))
+    curve = []
+    for (_, kind), lines in groupby(logged, lambda m: (m["stage"], m["kind"])):
+        stage = list(lines)
+        blocks = [stage[i : i + width] for i in range(0, len(stage), width)]
+        means = [round(statistics.fmean(m["loss"] for m in block), 4) for block in blocks]
+        steps = [block[-1]["step"] for block in blocks]
+        curve.append({"kind": kind, "steps": steps, "losses": means})
+    return curve
 
 
 def write_pages(
@@ -270,16 +291,17 @@ def result_table(
 ) -> Table:
     """Our numbers beside the thesis', the controls, and the blind bounds as last rows."""
     blind = [
-        {"model": name, **{f"{k}-shot": bound[k] for k in SHOTS}, **dict.fromkeys(CONTROLS)}
+        {"model": name, **{f"{k}-shot": bound[k] for k in TABLE_SHOTS}}
         for name, bound in bounds.items()
     ]
     # In this order: a result read from JSON has its keys sorted.
-    columns = ["model", *(f"{k}-shot" for k in SHOTS), *CONTROLS]
+    columns = ["model", *(f"{k}-shot" for k in TABLE_SHOTS), *CONTROLS]
     return comparison_table(
-        [{name: row[name] for name in columns} for row in [*rows, *blind]],
+        [{name: row.get(name) for name in columns} for row in [*rows, *blind]],
         thesis,
         caption="5-way accuracy in percent on held-out classes: mean and standard deviation over "
-        "seeds. Controls: the highest of the 1-, 5- and 8-shot accuracies with that input taken "
+        "seeds. 0 shots: the first view of a class, where a learner can only rule out labels that "
+        "it has met. Controls: the highest of the 1-, 5- and 8-shot accuracies with that input taken "
         "away. Blind bounds: the best guess that never looks at an image; the second never guesses "
         "a label that has not come yet, as OPN and CPM must.",
     )
@@ -288,37 +310,37 @@ def result_table(
 def shots_figure(result: Mapping[str, Any]) -> Any:
     """Accuracy against shots, band: standard deviation over seeds."""
     curves = {}
-    for title, entries in result["per_seed"].items():
-        if title == SCRATCH:
-            continue
+    for title in [
+        name for name in plots.LEARNERS if name in result["per_seed"] and name != SCRATCH
+    ]:
         over = [
             Measured.over_seeds(values)
-            for values in zip(*(e["accuracy"] for e in entries), strict=True)
+            for values in zip(*(e["accuracy"] for e in result["per_seed"][title]), strict=True)
         ]
-        shots = list(range(1, len(over)))
-        curves[title] = Curve(
-            shots, [m.mean for m in over[1:]], [m.spread or 0.0 for m in over[1:]]
+        low, mean, high = (
+            [(m.mean + sign * (m.spread or 0.0)) / 100 for m in over] for sign in (-1, 0, 1)
         )
-    bound = result["blind_bounds"]["blind bound"]
-    floor = min(min(c.y) for c in curves.values())
-    if floor < bound[1] + 20:  # far below: say it in the title, keep the scale readable
-        curves["blind bound"] = Curve(list(range(1, len(bound))), bound[1:], dashed=True)
-    return line_figure(
+        curves[title] = mean, low, high
+    bound = [b / 100 for b in result["blind_bounds"]["blind bound"]]
+    blind = " / ".join(f"{100 * bound[k]:.0f}" for k in SHOTS)
+    return plots.shots_figure(
         curves,
-        x="shots: labelled samples of the class seen so far",
-        y="accuracy on held-out classes (%)",
-        title=f"{result['experiment']}: {str(result['data']).split(',')[0]} "
-        f"(blind bound {bound[1]:.0f} / {bound[5]:.0f} / {bound[8]:.0f} %)",
+        ways=WAYS,
+        blind=bound,
+        title=f"{_dataset_of(result)}, held-out (blind bound {blind} % at 1 / 5 / 8 shots)",
+        zoom=True,
     )
 
 
 def curves_figure(result: Mapping[str, Any]) -> Any:
-    """Validation accuracy at 5 shots over updates."""
-    curves = {
-        name: Curve([m["step"] for m in metrics], [100 * m["val_5_shot"] for m in metrics])
-        for name, metrics in result["curves"].items()
-        if metrics
-    }
-    return line_figure(
-        curves, x="updates", y="5-shot validation accuracy (%)", title="Learning curves", log_x=True
+    """Training loss and 5-shot validation accuracy of every run over its updates."""
+    return plots.learners_figure(
+        result["curves"],
+        result.get("losses", {}),  # results of before have none
+        ways=WAYS,
+        title=f"Learning curves, {_dataset_of(result)} (a gap: the next training stage)",
     )
+
+
+def _dataset_of(result: Mapping[str, Any]) -> str:
+    return str(result["data"]).partition(",")[0]

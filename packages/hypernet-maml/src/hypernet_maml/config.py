@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 CHECKPOINT_KIND = "hypernet-maml network"
-"""What checkpoints of this package are called in their config.json."""
+"""What trained networks are called in a checkpoint's config.json."""
+META_KIND = "hypernet-maml meta-learner"
+"""What meta-trained learners are called there."""
 
 NetworkKind = Literal["wrn", "resnet18", "resnet34", "resnet12", "conv4"]
 Sharing = Literal["none", "unshared", "stage"]
@@ -25,7 +27,7 @@ class NetworkConfig:
     width: int = 4
     """widening factor of a wrn; feature maps in the first stage of the others (64 as published)"""
     classes: int = 10
-    """outputs"""
+    """outputs; a training sets it to the number of classes of its data"""
     channels: int = 3
     """of the images: 3 for colour, 1 for characters"""
     image_size: int = 32
@@ -141,3 +143,23 @@ class MetaConfig:
     """outer updates between two checkpoints to resume from"""
     seed: int = 0
     """of the classifier's initial weights and the tasks"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaunchConfig:
+    """Where and how it runs; a resumed run may change all of it."""
+
+    data_root: str | None = None
+    """folder with the datasets (else the environment variable PRIORS_DATA)"""
+    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """where to run"""
+    devices: int = 1
+    """number of accelerators"""
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    """arithmetic"""
+    compile: bool = False
+    """torch.compile the training step of image classification"""
+    threads: int | None = None
+    """CPU threads; give 1 when other work shares the cores"""
+    quiet: bool = False
+    """no progress on stderr"""

@@ -13,6 +13,7 @@ import copy
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
@@ -92,6 +93,7 @@ class HyperConv2d(nn.Module):
         if owner:
             self.hypernetwork = hypernetwork
         self._generator = (hypernetwork,)  # in a tuple: nn.Module does not register it twice
+        self._weights: Tensor | None = None
 
     @property
     def generator(self) -> Hypernetwork:
@@ -99,7 +101,9 @@ class HyperConv2d(nn.Module):
         return self._generator[0]
 
     def generate(self) -> Float[Tensor, "*tasks out in k k"]:
-        """The weights W, with their graph."""
+        """The weights W, with their graph; see `generate_once`."""
+        if self._weights is not None:
+            return self._weights
         weights: Tensor = self.generator(self.embedding)
         return weights
 
@@ -203,6 +207,22 @@ def hyper_layers(net: nn.Module) -> Iterator[tuple[str, HyperConv2d]]:
 def generated_weights(net: nn.Module) -> dict[str, Tensor]:
     """W of every hyper-convolution, by the layer's name, with its graph."""
     return {name: layer.generate() for name, layer in hyper_layers(net)}
+
+
+@contextmanager
+def generate_once(net: nn.Module) -> Iterator[None]:
+    """Within this context all uses of generated weights share one generation and one graph.
+
+    For a training step, which uses them in the forward pass and in `output_l2`, and for evaluation.
+    """
+    layers = [layer for _, layer in hyper_layers(net)]
+    try:
+        for layer in layers:
+            layer._weights = layer.generate()
+        yield
+    finally:
+        for layer in layers:
+            layer._weights = None
 
 
 def output_l2(net: nn.Module) -> Float[Tensor, ""]:

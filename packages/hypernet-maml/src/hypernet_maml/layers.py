@@ -89,13 +89,15 @@ class BatchNorm2d(nn.BatchNorm2d):
         tasks = len(self.weight) if self.weight.dim() == 2 else 1
         use_batch = self.statistics == "batch" or (self.statistics is None and self.training)
         mean, var = self.running_mean, self.running_var
-        momentum = 0.1 if self.momentum is None else self.momentum
         if self.statistics == "batch":
             mean = var = None
         elif tasks > 1 and mean is not None and var is not None:
             mean, var = mean.repeat(tasks), var.repeat(tasks)
         elif use_batch and self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
+        momentum = self.momentum
+        if momentum is None:  # an equal average over batches, as stochastic weight averaging needs
+            momentum = 1 / max(1, int(self.num_batches_tracked or 1))
         out = F.batch_norm(input, mean, var, None, None, use_batch, momentum, self.eps)
         scale, shift = self.weight.flatten(), self.bias.flatten()
         return out * scale[:, None, None] + shift[:, None, None]

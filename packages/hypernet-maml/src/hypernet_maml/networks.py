@@ -32,6 +32,8 @@ class Classifier(nn.Module):
     """A network that ends in `classifier`, a linear layer on its `features`."""
 
     classifier: Linear
+    config: NetworkConfig
+    """What `build_network` built it from."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -256,6 +258,7 @@ def build_network(config: NetworkConfig) -> Classifier:
     else:
         blocks = RESNET_BLOCKS[kind]
         net = ResNet(blocks, classes, channels=channels, width=config.width, stem=config.stem)
+    net.config = config
     if config.sharing != "none":
         hyperize(net, sharing=config.sharing, bias=config.hyper_bias)
     return net

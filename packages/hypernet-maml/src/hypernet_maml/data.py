@@ -1,0 +1,135 @@
+"""Images as a network takes them: training and validation sets, and augmentation."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+from hypernet_maml.config import NetworkConfig
+from priors_shared.datasets import FOLDER, ImageDataset, load_dataset
+from priors_shared.errors import UserError
+
+_LOG = logging.getLogger(__name__)
+SAME_CLASSES = ("cifar10", "cifar100")
+"""Datasets whose test images are of the training classes; the others' splits are by class."""
+HELD_OUT = 10
+"""Of a training set split by class, one image in so many is kept for validation."""
+PADDING = 4
+
+
+def load_images(
+    name: str, split: str, data_root: str | Path | None, network: NetworkConfig
+) -> ImageDataset:
+    """The dataset of that name (see `load_dataset`), with images that fit the network.
+
+    Files of "folder:PATH" that cannot be read are logged as warnings. Raises UserError when another
+    dataset's images have other channels or another size, or it is not there.
+    """
+    options: dict[str, object] = {}
+    if name.startswith(FOLDER):
+        options = {
+            "image_size": network.image_size,
+            "channels": network.channels,
+            "invert": "never",
+        }
+    elif name == "tiny-imagenet":
+        options = {"image_size": network.image_size}
+    dataset = load_dataset(name, split, data_root, **options)
+    for path, reason in dataset.skipped:
+        _LOG.warning("skipped %s: %s", path, reason)
+    wanted = (network.channels, network.image_size, network.image_size)
+    if dataset.image_shape != wanted:
+        have, want = (" x ".join(map(str, shape)) for shape in (dataset.image_shape, wanted))
+        raise UserError(
+            f"{dataset.name} has images of {have}, but the network is for {want}: set channels and "
+            "image_size to the data's, or use another dataset"
+        )
+    return dataset
+
+
+def classification_sets(
+    name: str,
+    data_root: str | Path | None,
+    network: NetworkConfig,
+    *,
+    per_class: int | None,
+    generator: torch.Generator,
+) -> tuple[ImageDataset, ImageDataset]:
+    """Images to train on and images of the same classes to validate on.
+
+    per_class: training images of each class, drawn at random; None: all.
+
+    Raises UserError when a class has too few images.
+    """
+    train = load_images(name, "train", data_root, network)
+    if name in SAME_CLASSES:
+        val = load_images(name, "test", data_root, network)
+        return take_per_class(train, per_class, generator)[0], val
+    fewest = int(torch.bincount(train.targets, minlength=train.classes).min())
+    if fewest < 2:
+        raise UserError(f"{name}: each class needs 2 images or more, to train and to validate on")
+    held_out, rest = take_per_class(train, max(1, fewest // HELD_OUT), generator)
+    return take_per_class(rest, per_class, generator)[0], held_out
+
+
+def take_per_class(
+    dataset: ImageDataset, count: int | None, generator: torch.Generator
+) -> tuple[ImageDataset, ImageDataset]:
+    """`count` random images of each class, and the others. None: all, and none.
+
+    Raises UserError when a class has fewer.
+    """
+    if count is None:
+        return dataset, _items(dataset, torch.empty(0, dtype=torch.int64))
+    chosen, rest = [], []
+    for target in range(dataset.classes):
+        items = dataset.items_of(target)
+        if len(items) < count:
+            raise UserError(
+                f"class {dataset.class_names[target]!r} of {dataset.name} has {len(items)} images, "
+                f"fewer than the {count} asked for"
+            )
+        shuffled = items[torch.randperm(len(items), generator=generator)]
+        chosen.append(shuffled[:count].sort().values)
+        rest.append(shuffled[count:].sort().values)
+    return _items(dataset, torch.cat(chosen)), _items(dataset, torch.cat(rest))
+
+
+def _items(dataset: ImageDataset, items: Int[Tensor, " n"]) -> ImageDataset:
+    return ImageDataset(
+        name=dataset.name,
+        images=dataset.images[items],
+        targets=dataset.targets[items],
+        class_names=dataset.class_names,
+        split=dataset.split,
+        source=dataset.source,
+    )
+
+
+def crop_and_flip(
+    images: UInt8[Tensor, "batch channels height width"], generator: torch.Generator
+) -> UInt8[Tensor, "batch channels height width"]:
+    """Each image shifted by up to 4 pixels, black coming in, and flipped or not: as He et al. 2016.
+
+    One gather for the batch; all randomness from a CPU generator.
+    """
+    batch, _, height, width = images.shape
+    shift = torch.randint(2 * PADDING + 1, (2, batch, 1), generator=generator)
+    flip = torch.randint(2, (batch, 1), generator=generator).bool()
+    row, column = torch.arange(height), torch.arange(width)
+    columns = torch.where(flip, width - 1 - column, column)
+    rows, columns = (row + shift[0]).to(images.device), (columns + shift[1]).to(images.device)
+    padded = torch.nn.functional.pad(images, (PADDING,) * 4)
+    which = torch.arange(batch, device=images.device)
+    return padded[which[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(
+        0, 3, 1, 2
+    )
+
+
+def as_input(images: UInt8[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """uint8 0 .. 255 to float32 0 .. 1."""
+    return images.to(torch.float32) / 255

@@ -1,0 +1,124 @@
+"""Figures: training curves, embedding ratios (Fig. 3.3), meta-training and inner-loop movement (Fig. 3.5)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib.figure import Figure  # not pyplot: it keeps every figure alive
+
+COLOURS = ("#1f6fb4", "#d9662b", "#2e8b57", "#8e5bb5", "#b8860b", "#c2427a")
+Metrics = Sequence[Mapping[str, Any]]
+
+
+def training_figure(metrics: Metrics, *, title: str) -> Figure:
+    """Loss and validation accuracy over epochs."""
+    return _two_panels(
+        metrics,
+        ("loss", "training loss"),
+        ("val_accuracy", "validation accuracy (%)"),
+        x="epochs",
+        title=title,
+    )
+
+
+def meta_figure(metrics: Metrics, *, ways: int, title: str) -> Figure:
+    """Query loss and accuracies over outer updates (Fig. 3.6)."""
+    figure = _two_panels(
+        metrics,
+        ("loss", "query loss"),
+        ("accuracy", "accuracy (%)"),
+        x="outer updates",
+        title=title,
+        smooth=True,
+    )
+    axes = figure.axes[1]
+    points = [(m["step"], 100 * m["val_accuracy"]) for m in metrics if "val_accuracy" in m]
+    if points:
+        steps, values = zip(*points, strict=True)
+        axes.plot(steps, values, "o-", color=COLOURS[1], markersize=3, label="validation classes")
+    axes.axhline(100 / ways, color="0.45", linestyle=":", linewidth=1.2, label="chance")
+    axes.legend(frameon=False, fontsize="small")
+    return figure
+
+
+def ratio_figure(metrics: Metrics, *, title: str) -> Figure:
+    """|E| / |grad E| of each embedding over epochs, log scale (Fig. 3.3); one colour a stage."""
+    figure = Figure(figsize=(7.2, 4.4), layout="constrained")
+    axes = figure.add_subplot()
+    names = [key for key in (metrics[-1] if metrics else {}) if key.startswith("ratio/")]
+    stages = list(dict.fromkeys(name.split("/")[1].split(".")[0] for name in names))
+    for name in names:
+        stage = name.split("/")[1].split(".")[0]
+        points = [(m["step"], m[name]) for m in metrics if name in m]
+        steps, values = zip(*points, strict=True)
+        first = all(line.get_label() != stage for line in axes.lines)
+        colour = COLOURS[stages.index(stage) % len(COLOURS)]
+        axes.plot(steps, values, color=colour, alpha=0.8, label=stage if first else None)
+    axes.set(xlabel="epochs", ylabel="|E| / |grad E|", title=title, yscale="log")
+    if names:
+        axes.legend(frameon=False, fontsize="small")
+    _plain(axes)
+    return figure
+
+
+def movement_figure(moved: Mapping[str, Mapping[str, float]], *, title: str) -> Figure:
+    """|dW| / |W| of each layer in the inner loop, a group of bars per layer, a bar per network (Fig. 3.5)."""
+    layers = list(dict.fromkeys(name for values in moved.values() for name in values))
+    figure = Figure(figsize=(max(5.0, 0.5 * len(layers) + 2), 4.2), layout="constrained")
+    axes = figure.add_subplot()
+    width = 0.8 / max(1, len(moved))
+    for i, (label, values) in enumerate(moved.items()):
+        places = [layers.index(name) + i * width for name in values]
+        colour = COLOURS[i % len(COLOURS)]
+        axes.bar(
+            places, list(values.values()), width=width, align="edge", color=colour, label=label
+        )
+    axes.set_xticks(
+        [i + 0.4 for i in range(len(layers))], layers, rotation=60, ha="right", fontsize=7
+    )
+    axes.set(ylabel="movement in the inner loop, |dW| / |W|", title=title)
+    axes.legend(frameon=False, fontsize="small")
+    _plain(axes)
+    return figure
+
+
+def _two_panels(
+    metrics: Metrics,
+    upper: tuple[str, str],
+    lower: tuple[str, str],
+    *,
+    x: str,
+    title: str,
+    smooth: bool = False,
+) -> Figure:
+    figure = Figure(figsize=(7.2, 5.4), layout="constrained")
+    panels = figure.subplots(2, 1, sharex=True)
+    for axes, (key, label), scale in zip(panels, (upper, lower), (1, 100), strict=True):
+        points = [(m["step"], scale * m[key]) for m in metrics if key in m]
+        if points:
+            steps, values = zip(*points, strict=True)
+            axes.plot(steps, values, color=COLOURS[0], alpha=0.3 if smooth else 1.0, linewidth=1)
+            if smooth:
+                label_of = "training tasks, running mean"
+                axes.plot(steps, _running_mean(values), color=COLOURS[0], label=label_of)
+        axes.set(ylabel=label)
+        _plain(axes)
+    panels[0].set_title(title)
+    panels[1].set_xlabel(x)
+    return figure
+
+
+def _running_mean(values: Sequence[float]) -> list[float]:
+    """Over up to a twentieth of the points, at least 5."""
+    width = min(len(values), max(5, len(values) // 20))
+    means = []
+    for i in range(len(values)):
+        part = values[max(0, i - width + 1) : i + 1]
+        means.append(sum(part) / len(part))
+    return means
+
+
+def _plain(axes: Any) -> None:
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)

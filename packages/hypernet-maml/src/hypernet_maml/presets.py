@@ -1,0 +1,171 @@
+"""Presets: functions that return a complete configuration.
+
+`TRAIN` are trainings of image classification, also the pre-training of meta-learning; `META` are
+meta-trainings. Every hyper preset has its plain twin by `--sharing none`. Those whose names end in
+`_cpu` train in minutes on a core; the others are the thesis' settings (3.4).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from hypernet_maml.config import InnerLoop, MetaConfig, NetworkConfig, TrainConfig
+
+WRN_40_2 = NetworkConfig(kind="wrn", depth=40, width=2)
+WRN_28_4 = NetworkConfig(kind="wrn", depth=28, width=4)
+WRN_16_4 = NetworkConfig(kind="wrn", depth=16, width=4)
+WRN_16_1 = NetworkConfig(kind="wrn", depth=16, width=1)
+RESNET_18 = NetworkConfig(kind="resnet18", width=64)
+RESNET_34 = NetworkConfig(kind="resnet34", width=64)
+RESNET_12 = NetworkConfig(kind="resnet12", width=64, image_size=84)
+
+
+def cifar10_hyperwrn_40_2() -> TrainConfig:
+    """Tables 3.1 to 3.3: HyperWRN-40-2 on CIFAR-10, 200 epochs"""
+    return TrainConfig(dataset="cifar10", network=WRN_40_2)
+
+
+def cifar100_hyperwrn_40_2() -> TrainConfig:
+    """Tables 3.1 to 3.3: HyperWRN-40-2 on CIFAR-100, 200 epochs"""
+    return _cifar100(cifar10_hyperwrn_40_2())
+
+
+def cifar10_hyperwrn_28_4() -> TrainConfig:
+    """Tables 3.1 to 3.3: HyperWRN-28-4 on CIFAR-10, 200 epochs"""
+    return TrainConfig(dataset="cifar10", network=WRN_28_4)
+
+
+def cifar100_hyperwrn_28_4() -> TrainConfig:
+    """Tables 3.1 to 3.3: HyperWRN-28-4 on CIFAR-100, 200 epochs"""
+    return _cifar100(cifar10_hyperwrn_28_4())
+
+
+def cifar10_hyperwrn_28_4_swa() -> TrainConfig:
+    """Table 3.5: HyperWRN-28-4 on CIFAR-10, 300 epochs, weights averaged from epoch 160"""
+    return replace(cifar10_hyperwrn_28_4(), epochs=300, swa_from=160)
+
+
+def cifar100_hyperwrn_28_4_swa() -> TrainConfig:
+    """Table 3.5: HyperWRN-28-4 on CIFAR-100, 300 epochs, weights averaged from epoch 160"""
+    return _cifar100(cifar10_hyperwrn_28_4_swa())
+
+
+def cifar10_hyperresnet18() -> TrainConfig:
+    """Table 3.4: HyperResNet-18 on CIFAR-10, 200 epochs"""
+    return TrainConfig(dataset="cifar10", network=RESNET_18)
+
+
+def cifar100_hyperresnet18() -> TrainConfig:
+    """Table 3.4: HyperResNet-18 on CIFAR-100, 200 epochs"""
+    return _cifar100(cifar10_hyperresnet18())
+
+
+def cifar10_hyperresnet34() -> TrainConfig:
+    """Table 3.4: HyperResNet-34 on CIFAR-10, 200 epochs"""
+    return TrainConfig(dataset="cifar10", network=RESNET_34)
+
+
+def cifar100_hyperresnet34() -> TrainConfig:
+    """Table 3.4: HyperResNet-34 on CIFAR-100, 200 epochs"""
+    return _cifar100(cifar10_hyperresnet34())
+
+
+def fc100_hyperwrn_16_4() -> TrainConfig:
+    """Table 3.7, pre-training: HyperWRN-16-4 on FC100's training classes"""
+    return TrainConfig(dataset="fc100", network=WRN_16_4)
+
+
+def fc100_hyperwrn_28_4() -> TrainConfig:
+    """Table 3.7, pre-training: HyperWRN-28-4 on FC100's training classes"""
+    return TrainConfig(dataset="fc100", network=WRN_28_4)
+
+
+def miniimagenet_hyperresnet12() -> TrainConfig:
+    """Table 3.6, pre-training: HyperResNet-12 on MiniImageNet's training classes"""
+    return TrainConfig(dataset="miniimagenet", network=RESNET_12)
+
+
+def cifar10_hyperwrn_16_1_cpu() -> TrainConfig:
+    """HyperWRN-16-1 on a tenth of CIFAR-10, 30 epochs: minutes on a core"""
+    return _cpu(TrainConfig(dataset="cifar10", network=WRN_16_1))
+
+
+def cifar_fs_hyperwrn_16_1_cpu() -> TrainConfig:
+    """pre-training: HyperWRN-16-1 on a fifth of CIFAR-FS' training classes, 30 epochs"""
+    return replace(_cpu(TrainConfig(dataset="cifar-fs", network=WRN_16_1)), per_class=120)
+
+
+def glyphs_hyperconv4_cpu() -> TrainConfig:
+    """pre-training: HyperConv-4 on Glyphs (drawn from fonts, nothing to download), 2 epochs"""
+    network = NetworkConfig(kind="conv4", width=32, channels=1, image_size=28)
+    config = TrainConfig(dataset="glyphs", network=network, augment=False)
+    return replace(config, epochs=2, milestones=(1,), learning_rate=0.05)
+
+
+TRAIN: dict[str, Callable[[], TrainConfig]] = {
+    preset.__name__: preset
+    for preset in (
+        cifar10_hyperwrn_40_2,
+        cifar100_hyperwrn_40_2,
+        cifar10_hyperwrn_28_4,
+        cifar100_hyperwrn_28_4,
+        cifar10_hyperwrn_28_4_swa,
+        cifar100_hyperwrn_28_4_swa,
+        cifar10_hyperresnet18,
+        cifar100_hyperresnet18,
+        cifar10_hyperresnet34,
+        cifar100_hyperresnet34,
+        fc100_hyperwrn_16_4,
+        fc100_hyperwrn_28_4,
+        miniimagenet_hyperresnet12,
+        cifar10_hyperwrn_16_1_cpu,
+        cifar_fs_hyperwrn_16_1_cpu,
+        glyphs_hyperconv4_cpu,
+    )
+}
+
+
+def fc100_5way() -> MetaConfig:
+    """Table 3.7: meta-training on FC100"""
+    return MetaConfig(dataset="fc100")
+
+
+def miniimagenet_5way() -> MetaConfig:
+    """Table 3.6: meta-training on MiniImageNet"""
+    return MetaConfig(dataset="miniimagenet")
+
+
+def cifar_fs_5way_cpu() -> MetaConfig:
+    """CIFAR-FS, 300 updates of 2 tasks with 3 inner steps: minutes on a core"""
+    return _meta_cpu(MetaConfig(dataset="cifar-fs"))
+
+
+def glyphs_5way_cpu() -> MetaConfig:
+    """Glyphs, 300 updates of 2 tasks with 3 inner steps: minutes on a core"""
+    return _meta_cpu(MetaConfig(dataset="glyphs", shots=1, queries=5))
+
+
+META: dict[str, Callable[[], MetaConfig]] = {
+    preset.__name__: preset
+    for preset in (fc100_5way, miniimagenet_5way, cifar_fs_5way_cpu, glyphs_5way_cpu)
+}
+
+
+def _cifar100(config: TrainConfig) -> TrainConfig:
+    return replace(config, dataset="cifar100")
+
+
+def _cpu(config: TrainConfig) -> TrainConfig:
+    return replace(config, epochs=30, milestones=(15, 22, 27), per_class=500)
+
+
+def _meta_cpu(config: MetaConfig) -> MetaConfig:
+    return replace(
+        config,
+        inner=InnerLoop(steps=3),
+        tasks=2,
+        iterations=300,
+        validate_every=50,
+        validation_tasks=40,
+    )

@@ -1,0 +1,244 @@
+"""Image classification with SGD (thesis 3.3 and 3.4.1), resumable at any epoch.
+
+The recipe of hypernetworks: no weight decay on embeddings and hypernetworks, instead an L2 penalty on
+the weights they generate; stochastic weight averaging of embeddings and hypernetworks (not of weights).
+Every random draw depends only on (seed, epoch), so that a resumed run needs no sampler state.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel
+
+from hypernet_maml.config import CHECKPOINT_KIND, LaunchConfig, TrainConfig
+from hypernet_maml.data import as_input, classification_sets, crop_and_flip
+from hypernet_maml.hyperconv import (
+    generate_once,
+    hyper_layers,
+    is_hyper_parameter,
+    output_l2,
+)
+from hypernet_maml.layers import BatchNorm2d
+from hypernet_maml.networks import Classifier, build_network
+from priors_shared.checkpoints import (
+    has_training_state,
+    load_training_state,
+    save_training_state,
+    save_weights,
+)
+from priors_shared.datasets import ImageDataset
+from priors_shared.devices import launch, set_threads
+from priors_shared.episodes import generator_for
+from priors_shared.errors import UserError
+from priors_shared.runs import Run
+
+EVALUATION_BATCH = 500
+_DATA, _INIT = 2**31 - 1, 2**31 - 2  # paths of generators beside the epochs'
+
+
+class Objective(nn.Module):
+    """Cross-entropy, plus `output_l2` times the sum of squares of the generated weights."""
+
+    def __init__(self, net: nn.Module, output_l2: float) -> None:
+        super().__init__()
+        self.net = net
+        self.output_l2 = output_l2 if any(True for _ in hyper_layers(net)) else 0.0
+
+    def forward(self, images: Tensor, labels: Tensor) -> Float[Tensor, ""]:
+        with generate_once(self.net):
+            loss = F.cross_entropy(self.net(images), labels)
+            if self.output_l2:
+                loss = loss + self.output_l2 * output_l2(self.net)
+        return loss
+
+
+def train(config: TrainConfig, where: LaunchConfig, run: Run) -> Classifier:
+    """Train, or go on from the run's last checkpoint; returns the network and writes it to OUT/model.
+
+    Logs once an epoch: loss, learning rate, validation accuracy, and for each embedding E the ratio
+    |E| / |grad E| (Fig. 3.3). With weight averaging, the network returned is the average.
+    """
+    set_threads(where.threads)
+    fabric = launch(where.accelerator, where.devices, where.precision, compile=where.compile)
+    train_set, val_set = classification_sets(
+        config.dataset,
+        where.data_root,
+        config.network,
+        per_class=config.per_class,
+        generator=generator_for(config.seed, _DATA),
+    )
+    config = replace(config, network=replace(config.network, classes=train_set.classes))
+    torch.manual_seed(generator_for(config.seed, _INIT).initial_seed())
+    net = build_network(config.network)
+    net.normalise.fit(train_set.images)
+    net.to(fabric.device).to(memory_format=torch.channels_last)
+    optimizer = build_optimizer(net, config)
+    average = AveragedModel(net) if config.swa_from is not None else None
+    begun = 0
+    if run.resumed and has_training_state(run.checkpoints):
+        state = load_training_state(run.checkpoints)
+        begun = state.step
+        net.load_state_dict(state.model_state)
+        assert state.optimizer_state is not None
+        optimizer.load_state_dict(state.optimizer_state)
+        if average is not None:
+            average.load_state_dict(state.extra_tensors)
+    if run.resumed:
+        run.truncate_after(begun)
+
+    objective, optimizer = fabric.setup(Objective(net, config.output_l2), optimizer)
+    with run.progress(config.epochs, "train", start=begun) as progress:
+        for epoch in range(begun, config.epochs):
+            rate = learning_rate(config, epoch)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            loss = _run_epoch(objective, optimizer, train_set, config, epoch, fabric)
+            metrics = {"loss": loss, "learning_rate": rate, **embedding_ratios(net)}
+            if average is not None and config.swa_from is not None and epoch >= config.swa_from:
+                average.update_parameters(net)
+            metrics["val_accuracy"] = evaluate(net, val_set, fabric.device)
+            progress.advance(loss=loss, val_accuracy=metrics["val_accuracy"])
+            done = epoch + 1
+            if fabric.is_global_zero:
+                run.log(done, **metrics)
+                if done % config.checkpoint_every == 0 or done == config.epochs:
+                    save_training_state(
+                        run.checkpoints,
+                        model=net,
+                        optimizer=optimizer,
+                        step=done,
+                        extra_tensors=None if average is None else average.state_dict(),
+                    )
+    final = net
+    if average is not None:
+        assert isinstance(average.module, Classifier)
+        final = average.module
+        renew_statistics(final, train_set, config.batch, fabric.device)
+    if fabric.is_global_zero:
+        accuracy = evaluate(final, val_set, fabric.device)
+        save_network(run.out / "model", final, config, val_accuracy=accuracy)
+    return final
+
+
+def save_network(folder: Path, net: Classifier, config: TrainConfig, **extra: object) -> None:
+    """Write a network that `load_network`, meta-training and the commands read."""
+    save_weights(
+        folder,
+        net,
+        kind=CHECKPOINT_KIND,
+        config=asdict(config.network),
+        extra={"trained": asdict(config), **extra},
+    )
+
+
+def build_optimizer(net: nn.Module, config: TrainConfig) -> torch.optim.SGD:
+    """SGD with Nesterov's momentum 0.9; weight decay on all that is neither embedding nor hypernetwork."""
+    named = list(net.named_parameters())
+    plain = [p for name, p in named if not is_hyper_parameter(name)]
+    hyper = [p for name, p in named if is_hyper_parameter(name)]
+    groups = [{"params": plain, "weight_decay": config.weight_decay}]
+    if hyper:
+        groups.append({"params": hyper, "weight_decay": 0.0})
+    return torch.optim.SGD(groups, lr=config.learning_rate, momentum=0.9, nesterov=True)
+
+
+def learning_rate(config: TrainConfig, epoch: int) -> float:
+    """Times `decay` at each milestone passed; constant while weights are averaged."""
+    if config.swa_from is not None and epoch >= config.swa_from:
+        return config.swa_learning_rate
+    return config.learning_rate * config.decay ** sum(epoch >= m for m in config.milestones)
+
+
+def embedding_ratios(net: nn.Module) -> dict[str, float]:
+    """|E| / |grad E| of each hyper-convolution (Fig. 3.3), by "ratio/" and its name."""
+    ratios = {}
+    for name, layer in hyper_layers(net):
+        gradient = layer.embedding.grad
+        if gradient is not None:
+            norm = float(gradient.norm().clamp(min=1e-12))
+            ratios[f"ratio/{name}"] = float(layer.embedding.detach().norm()) / norm
+    return ratios
+
+
+@torch.no_grad()
+def evaluate(net: Classifier, dataset: ImageDataset, device: torch.device) -> float:
+    """Share of images that the network classifies right, in evaluation mode."""
+    training = net.training
+    net.eval()
+    right = 0
+    with generate_once(net):
+        for images, targets in zip(
+            dataset.images.split(EVALUATION_BATCH),
+            dataset.targets.split(EVALUATION_BATCH),
+            strict=True,
+        ):
+            logits = net(_batch(images, device))
+            right += int((logits.argmax(-1) == targets.to(device)).sum())
+    net.train(training)
+    return right / len(dataset)
+
+
+@torch.no_grad()
+def renew_statistics(
+    net: Classifier, dataset: ImageDataset, batch: int, device: torch.device
+) -> None:
+    """Batch norm's running statistics anew, as an equal average over the training images.
+
+    Averaged weights have other activations than those the statistics were gathered from.
+    """
+    norms = [m for m in net.modules() if isinstance(m, BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None
+    training = net.training
+    net.train()
+    with generate_once(net):
+        for images in dataset.images.split(batch):
+            if len(images) == batch or len(dataset) < batch:
+                net(_batch(images, device))
+    net.train(training)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+
+
+def _run_epoch(
+    objective: nn.Module,
+    optimizer: Any,
+    dataset: ImageDataset,
+    config: TrainConfig,
+    epoch: int,
+    fabric: Fabric,
+) -> float:
+    """One pass; returns the mean loss. Leaves the last update's gradients in place."""
+    generator = generator_for(config.seed, epoch, fabric.global_rank)
+    order = torch.randperm(len(dataset), generator=generator_for(config.seed, epoch))
+    order = order[fabric.global_rank :: fabric.world_size]
+    objective.train()
+    losses = []
+    for items in order.split(config.batch):
+        if len(items) == 1:
+            continue  # batch norm needs two
+        images = dataset.images[items]
+        if config.augment:
+            images = crop_and_flip(images, generator)
+        loss = objective(_batch(images, fabric.device), dataset.targets[items].to(fabric.device))
+        optimizer.zero_grad()
+        fabric.backward(loss)
+        optimizer.step()
+        losses.append(loss.detach())
+    if not losses:
+        raise UserError(f"{dataset.name}: {len(dataset)} images are too few to train on")
+    return float(torch.stack(losses).mean())
+
+
+def _batch(images: Tensor, device: torch.device) -> Tensor:
+    return as_input(images.to(device)).contiguous(memory_format=torch.channels_last)

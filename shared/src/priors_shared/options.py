@@ -1,0 +1,118 @@
+"""Console scripts of one grammar: `PROGRAM VERB [PRESET] --option value`, from dataclasses by tyro.
+
+A verb's options are a dataclass; errors are one line. Importing this is cheap: no torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import difflib
+import io
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import tyro
+from tyro.conf import arg
+
+from priors_shared.console import run_cli
+from priors_shared.errors import UserError
+
+Verbs = Mapping[str, tuple[Callable[[list[str]], None], str]]
+"""Name of a command to what runs it on its arguments, and what it does in a few words."""
+
+_Options = TypeVar("_Options")
+
+
+def run_program(
+    program: str, version: str, what: str, verbs: Verbs, argv: Sequence[str] | None
+) -> None:
+    """Run a console script's verb; a user's error is one line on stderr and exit code 2."""
+    run_cli(
+        lambda: _dispatch(
+            program, version, what, verbs, list(sys.argv[1:] if argv is None else argv)
+        )
+    )
+
+
+def _dispatch(program: str, version: str, what: str, verbs: Verbs, argv: list[str]) -> None:
+    if not argv or argv[0] in ("-h", "--help"):
+        say(_overview(program, what, verbs))
+    elif argv[0] == "--version":
+        say(f"{program} {version}")
+    elif argv[0] in verbs:
+        verbs[argv[0]][0](argv[1:])
+    else:
+        raise UserError(unknown("command", argv[0], list(verbs)))
+
+
+def _overview(program: str, what: str, verbs: Verbs) -> str:
+    width = max(map(len, verbs))
+    listed = "\n".join(f"  {name:<{width}}  {does}" for name, (_, does) in verbs.items())
+    return (
+        f"usage: {program} COMMAND ... [--help]\n\n{what}\n\n"
+        f"commands:\n{listed}\n\n"
+        f"'{program} COMMAND --help' lists a command's options."
+    )
+
+
+def say(text: str = "") -> None:
+    """A line of a command's result, on stdout."""
+    sys.stdout.write(f"{text}\n")
+
+
+def note(text: str) -> None:
+    """A remark, on stderr."""
+    sys.stderr.write(f"note: {text}\n")
+
+
+def described(metavar: str, default: str) -> Any:
+    """How the help shows an option whose default is not a value: by what it means."""
+    return arg(metavar=metavar, help_behavior_hint=default)
+
+
+def parse_options(
+    options: type[_Options], program: str, args: Sequence[str], **settings: Any
+) -> _Options:
+    """The options on the command line of `program` (with its verb); a wrong one is a one-line UserError."""
+    stderr = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(stderr):
+            return tyro.cli(options, prog=program, args=list(args), **settings)
+    except SystemExit as stop:
+        if not stop.code:  # --help
+            raise
+        raise UserError(_one_line(stderr.getvalue(), program)) from None
+    except UserError:
+        raise
+    except ValueError as error:  # of a configuration's own check
+        raise UserError(str(error)) from None
+
+
+def _one_line(box: str, program: str) -> str:
+    """tyro's boxed message as one line: what is wrong, the nearest options, where the help is."""
+    # Frames are drawn with lines, or in ASCII where the terminal has no others.
+    lines = [re.sub(r"[│╭╮╰╯─|]+|-{3,}|\+-|-\+", " ", line).strip() for line in box.splitlines()]
+    text = " ".join(line for line in lines[1:] if line)
+    text = re.split(r"Argument helptext|For full helptext|Perhaps you meant", text)[0].strip()
+    near = re.search(r"Perhaps you meant:?(.*?)(?:For full helptext|$)", " ".join(lines), re.DOTALL)
+    names = list(dict.fromkeys(re.findall(r"(?<![\w-])--[\w.-]+", near.group(1)))) if near else []
+    hint = f"; did you mean {' or '.join(names[:3])}?" if names else ""
+    return f"{text}{hint} ({program} --help lists the options)"
+
+
+def unknown(what: str, name: str, known: Sequence[str]) -> str:
+    """The message about a name that is not known, with the nearest one that is."""
+    near = difflib.get_close_matches(name, known, 1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    return f"unknown {what} {name!r}: {hint}choose {', '.join(known)}"
+
+
+def subclass(base: type[Any], **fields: Any) -> type[Any]:
+    """`base` with fields of these types (or type and default): tyro reads markers from types."""
+    listed = [(name, *(f if isinstance(f, tuple) else (f,))) for name, f in fields.items()]
+    return dataclasses.make_dataclass(
+        base.__name__, listed, bases=(base,), frozen=True, kw_only=True
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,10 +11,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from memory_adapt import cli
 from memory_adapt.config import CLLSTMConfig, CPMConfig, LaunchConfig, TrainConfig
+from memory_adapt.experiments import table_2_1
+from memory_adapt.experiments.trained import load_learner
+from priors_shared.datasets import ImageDataset
+from priors_shared.episodes import OnlineEpisodeSampler
 
 CLASSES, IMAGES = 12, 5
 
@@ -308,6 +314,11 @@ def test_export_stands_alone(run: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert "(`opn`) of up to 2 classes" in card
     assert "5 updates of 16 streams" in card
     assert card.count("\n| ") == 2 + IMAGES
+    assert "2 ways, 4 streams of 5 images a class, labels 1 step(s) late" in card
+    assert "| blank images | null labels | random labels |" in card
+    measured = json.loads(results.read_text())
+    mean, low = (100 * measured["accuracy"][part][1] for part in ("mean", "low"))
+    assert f"\n| 1 | {mean:.1f} ({low:.1f} to " in card
     cli.main(["eval", str(out), "--shots", "1", "--episodes", "4"])
     capsys.readouterr()
     assert "not empty" in fail(capsys, "export", str(run), "--out", str(out))
@@ -315,6 +326,45 @@ def test_export_stands_alone(run: Path, tmp_path: Path, capsys: pytest.CaptureFi
     for path in out.iterdir():
         (tmp_path / "cut" / path.name).write_bytes(path.read_bytes()[:-50])
     assert "JSON" in fail(capsys, "eval", str(tmp_path / "cut"))
+
+
+def test_export_takes_the_accuracies_beside_the_run(
+    run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = Path(shutil.copytree(run, tmp_path / "run"))
+    cli.main(["export", str(run), "--out", str(tmp_path / "bare")])
+    assert "no accuracies" in capsys.readouterr().err
+    assert "| shots |" not in (tmp_path / "bare" / "README.md").read_text()
+
+    for name, value in {"WAYS": 2, "EPISODES": 4, "CONTROL_EPISODES": 2}.items():
+        monkeypatch.setattr(table_2_1, name, value)
+    images = torch.randint(0, 256, (40, 1, 16, 16), dtype=torch.uint8)
+    dataset = ImageDataset("dots", images, torch.arange(40) // 10, tuple("abcd"))
+    kept = table_2_1._evaluated_once(
+        run / "test.json",
+        load_learner(run / "model"),
+        "dots",
+        OnlineEpisodeSampler(dataset, ways=2, shots=10),
+    )
+    cli.main(["export", str(run), "--out", str(tmp_path / "card")])
+    card = (tmp_path / "card" / "README.md").read_text()
+    assert "on dots (test classes), 2 ways, 4 streams of 10 images a class" in card
+    assert "controls (2 streams)" in card
+    for k in (1, 5, 8):
+        mean, half = kept["accuracy"][k], kept["half_width"][k]
+        (row,) = (line for line in card.splitlines() if line.startswith(f"| {k} |"))
+        assert f" {mean:.1f} ({mean - half:.1f} to {mean + half:.1f}) " in row
+        assert row.endswith(f"| {kept['controls']['random labels'][k]:.1f} |")
+
+    stale = json.loads((run / "test.json").read_text())
+    stale["what"]["weights"] = "0"
+    for text, word in ((json.dumps(stale), "other weights"), ("{}", "neither what")):
+        (run / "test.json").write_text(text)
+        assert word in fail(capsys, "export", str(run), "--out", str(tmp_path / "other"))
+        assert not (tmp_path / "other").exists()
 
 
 def test_cost_prints_its_rows(

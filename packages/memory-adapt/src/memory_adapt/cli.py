@@ -424,10 +424,13 @@ def _report(
         "blind bound: the best accuracy without looking at an image"
     )
     if options.out is not None:
+        from memory_adapt.evaluation import weights_hash
+
         _write_json(
             options.out,
             {
                 "checkpoint": options.checkpoint,
+                "weights": weights_hash(learner.model),
                 "model": learner.config,
                 "trained": learner.trained,
                 "dataset": dataset.name,
@@ -613,8 +616,11 @@ class _ExportOptions:
     """run folder, checkpoint folder, name of shipped weights, or Hugging Face Hub id"""
     out: Annotated[Path, arg(metavar="DIR")]
     """folder to write: config.json, model.safetensors and README.md, a model card"""
-    results: Annotated[Path | None, _arg("FILE.json", "")] = None
-    """what `eval --out` wrote: its accuracies go into the card"""
+    results: Annotated[Path | None, _arg("FILE.json", "(default: the run folder's test.json)")] = (
+        None
+    )
+    """accuracies for the card: what `eval --out` wrote, or the test.json that `reproduce table-2.1`
+    leaves in a run folder"""
 
 
 def _export(args: list[str]) -> None:
@@ -624,84 +630,30 @@ def _export(args: list[str]) -> None:
         args,
         description="Write a trained learner as a folder that stands alone, with a model card.",
     )
+    from memory_adapt.evaluation import weights_hash
+    from memory_adapt.export import model_card, read_results
     from memory_adapt.learner import OnlineLearner
 
     out = options.out
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"--out {out}: it is there already and not empty; use another folder")
-    results = _read_results(options.results) if options.results is not None else None
+    kept = Path(options.checkpoint) / "test.json"
+    path = options.results or (kept if kept.is_file() else None)
+    results = read_results(path) if path is not None else None
     learner = OnlineLearner.from_pretrained(options.checkpoint)
+    own = weights_hash(learner.model)
+    if results is not None and results.get("weights", own) != own:
+        raise UserError(
+            f"{path}: measured on other weights than those of {options.checkpoint}: give --results "
+            f"FILE, written by `{PROGRAM} eval {options.checkpoint} --out FILE`"
+        )
     learner.save_pretrained(out)
     (out / "README.md").write_text(model_card(out.name, learner, results), encoding="utf-8")
     _say(f"written  {out}: config.json, model.safetensors, README.md")
-
-
-def _read_results(path: Path) -> dict[str, Any]:
-    import json
-
-    try:
-        results = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(
-            f"--results {path}: no such file; `{PROGRAM} eval --out` writes it"
-        ) from None
-    except ValueError as error:
-        raise UserError(f"--results {path}: not JSON ({error})") from None
-    needed = ("accuracy", "dataset", "split", "ways", "samples", "delay")
-    if not isinstance(results, dict) or any(key not in results for key in needed):
-        raise UserError(f"--results {path}: not what `{PROGRAM} eval --out` writes")
-    return results
-
-
-def model_card(name: str, learner: OnlineLearner, results: Mapping[str, Any] | None) -> str:
-    """A short README of an exported learner: what it is, how to use it, what it reaches."""
-    from memory_adapt.models import config_to_json
-
-    config, trained = config_to_json(learner.config), learner.trained
-    stages = [
-        f"{s['updates']} updates of {s['batch']} streams ({s['kind']})"
-        for s in trained.get("stages", ())
-    ]
-    channels, height, width = learner.image_shape
-    options = ", ".join(f"{k} {v}" for k, v in config.items() if k != "model")
-    lines = [
-        f"# {name}",
-        "",
-        f"An online learner (`{config['model']}`) of up to {learner.ways} classes: it predicts each "
-        "image of a stream and learns from labels that arrive late, without gradients.",
-        "",
-        "```python",
-        "from memory_adapt import OnlineLearner",
-        "",
-        f'learner = OnlineLearner.from_pretrained("{name}")  # this folder',
-        "state, previous = learner.reset(), None",
-        f"for image, label in stream:  # image: float ({channels}, {height}, {width}) in [0, 1]",
-        "    logits, state = learner.step(image, previous, state)",
-        "    previous = label",
-        "```",
-        "",
-        f"- Configuration: {options}.",
-        f"- Trained on: {trained.get('dataset', 'not recorded')}, labels "
-        f"{trained.get('delay', 1)} step(s) late, seed {trained.get('seed', 'not recorded')}.",
-        *([f"- Training: {'; '.join(stages)}."] if stages else []),
-        *(["- Characters must be light ink on dark (ink = 1)."] if channels == 1 else []),
-    ]
-    if results is not None:
-        accuracy, bound = results["accuracy"], results.get("blind_bound")
-        lines += [
-            "",
-            f"Accuracy on {results['dataset']} ({results['split']} classes), {results['ways']} ways, "
-            f"{accuracy['episodes']} streams of {results['samples']} images a class, labels "
-            f"{results['delay']} step(s) late:",
-            "",
-            "| shots | accuracy, 95 % interval (%) | blind bound: best without looking (%) |",
-            "| ---: | ---: | ---: |",
-        ]
-        for k in range(len(accuracy["mean"])):
-            low, mean, high = (100 * accuracy[part][k] for part in ("low", "mean", "high"))
-            blind = f"{100 * bound[k]:.1f}" if bound else "-"
-            lines.append(f"| {k} | {mean:.1f} ({low:.1f} to {high:.1f}) | {blind} |")
-    return "\n".join(lines) + "\n"
+    if path is None:
+        _note(f"the card has no accuracies: `{PROGRAM} eval --out` writes a file for --results")
+    else:
+        _say(f"results  {path}")
 
 
 # --- presets, cost, reproduce ---

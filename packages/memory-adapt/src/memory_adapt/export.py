@@ -1,0 +1,125 @@
+"""The model card of an exported learner, with the accuracies that were measured."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from memory_adapt.evaluation import blind_bound
+from memory_adapt.learner import OnlineLearner
+from memory_adapt.models import config_to_json
+from priors_shared.errors import UserError
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    """What `eval --out` wrote, or a run folder's test.json in the same form, with its `weights`.
+
+    Raises:
+        UserError: no such file, or neither of the two.
+    """
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; `memory-adapt eval --out` writes it") from None
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON ({error})") from None
+    if isinstance(results, dict) and {"what", "accuracy", "half_width", "controls"} <= set(results):
+        return _of_table(results)
+    needed = {"accuracy", "controls", "dataset", "split", "ways", "samples", "delay"}
+    if not isinstance(results, dict) or not needed <= set(results):
+        raise UserError(
+            f"{path}: neither what `memory-adapt eval --out` writes nor the test.json of a run folder"
+        )
+    return results
+
+
+def _of_table(kept: Mapping[str, Any]) -> dict[str, Any]:
+    """What Table 2.1 keeps of an evaluation, as `eval` writes one: fractions in place of percent."""
+    from memory_adapt.experiments.table_2_1 import WAYS
+
+    what, mean, half = kept["what"], kept["accuracy"], kept["half_width"]
+    accuracy = {
+        "low": [(m - h) / 100 for m, h in zip(mean, half, strict=True)],
+        "mean": [m / 100 for m in mean],
+        "high": [(m + h) / 100 for m, h in zip(mean, half, strict=True)],
+        "episodes": what["episodes"],
+    }
+    controls = {
+        name: {"mean": [value / 100 for value in values], "episodes": what["control_episodes"]}
+        for name, values in kept["controls"].items()
+    }
+    return {
+        "weights": what["weights"],
+        "dataset": what["dataset"],
+        "split": "test",
+        "ways": WAYS,
+        "samples": len(mean),
+        "delay": 1,
+        "accuracy": accuracy,
+        "blind_bound": blind_bound(WAYS, len(mean)),
+        "controls": controls,
+    }
+
+
+def model_card(name: str, learner: OnlineLearner, results: Mapping[str, Any] | None) -> str:
+    """A short README of an exported learner: what it is, how to use it, what it reaches.
+
+    results: of `read_results`.
+    """
+    config, trained = config_to_json(learner.config), learner.trained
+    stages = [
+        f"{s['updates']} updates of {s['batch']} streams ({s['kind']})"
+        for s in trained.get("stages", ())
+    ]
+    channels, height, width = learner.image_shape
+    options = ", ".join(f"{k} {v}" for k, v in config.items() if k != "model")
+    lines = [
+        f"# {name}",
+        "",
+        f"An online learner (`{config['model']}`) of up to {learner.ways} classes: it predicts each "
+        "image of a stream and learns from labels that arrive late, without gradients.",
+        "",
+        "```python",
+        "from memory_adapt import OnlineLearner",
+        "",
+        f'learner = OnlineLearner.from_pretrained("{name}")  # this folder',
+        "state, previous = learner.reset(), None",
+        f"for image, label in stream:  # image: float ({channels}, {height}, {width}) in [0, 1]",
+        "    logits, state = learner.step(image, previous, state)",
+        "    previous = label",
+        "```",
+        "",
+        f"- Configuration: {options}.",
+        f"- Trained on: {trained.get('dataset', 'not recorded')}, labels "
+        f"{trained.get('delay', 1)} step(s) late, seed {trained.get('seed', 'not recorded')}.",
+        *([f"- Training: {'; '.join(stages)}."] if stages else []),
+        *(["- Characters must be light ink on dark (ink = 1)."] if channels == 1 else []),
+        *(_accuracies(results) if results is not None else []),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _accuracies(results: Mapping[str, Any]) -> list[str]:
+    accuracy, controls = results["accuracy"], results["controls"]
+    bound = results.get("blind_bound")
+    lines = [
+        "",
+        f"Accuracy in percent on {results['dataset']} ({results['split']} classes), "
+        f"{results['ways']} ways, {accuracy['episodes']} streams of {results['samples']} images a "
+        f"class, labels {results['delay']} step(s) late, with 95 % intervals over streams. Shots: "
+        "earlier views of the class. Blind bound: the best accuracy without looking at an image.",
+    ]
+    if controls:
+        streams = next(iter(controls.values()))["episodes"]
+        lines[-1] += f" The last columns are controls ({streams} streams): this was taken away."
+    header = ["shots", "accuracy", "blind bound", *controls]
+    lines += ["", f"| {' | '.join(header)} |", "| ---: " * len(header) + "|"]
+    for k in range(len(accuracy["mean"])):
+        low, mean, high = (100 * accuracy[part][k] for part in ("low", "mean", "high"))
+        cells = [f"{k}", f"{mean:.1f} ({low:.1f} to {high:.1f})"]
+        cells += [f"{100 * bound[k]:.1f}" if bound else "-"]
+        cells += [f"{100 * control['mean'][k]:.1f}" for control in controls.values()]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines

@@ -1,7 +1,9 @@
-"""Online few-shot episodes, sampled by the batch: one gather on a tensor that lives on the device.
+"""Few-shot episodes, sampled by the batch: one gather on a tensor that lives on the device.
 
-The protocol (thesis 2.3.1): T = ((x_1, null), (x_2, y_1), ..., (x_t, y_{t-1})), t = ways x shots. With a
+Online (thesis 2.3.1): T = ((x_1, null), (x_2, y_1), ..., (x_t, y_{t-1})), t = ways x shots. With a
 label delay d, the label of x_i arrives at step i + d (d = 1 is the thesis' protocol).
+
+Support and query (Vinyals et al. 2016): learn from ways x shots labelled images, then label others.
 """
 
 from __future__ import annotations
@@ -77,25 +79,9 @@ class OnlineEpisodeSampler:
     ) -> None:
         if delay < 1:
             raise UserError(f"label delay must be at least 1 step, got {delay}")
-        if dataset.classes < ways:
-            raise UserError(
-                f"{dataset.name} has {dataset.classes} classes, fewer than the {ways} ways asked for"
-            )
-        counts = torch.bincount(dataset.targets, minlength=dataset.classes)
-        if int(counts.min()) < shots:
-            poor = int(counts.argmin())
-            raise UserError(
-                f"class {dataset.class_names[poor]!r} of {dataset.name} has {int(counts.min())} images, "
-                f"fewer than the {shots} shots asked for: lower --shots or add images"
-            )
+        self._table = _ClassTable(dataset, ways, shots, f"{shots} shots", "--shots", device)
         self.ways, self.shots, self.order, self.delay = ways, shots, order, delay
-        self.device = torch.device(device)
-        self._images: UInt8[Tensor, "items channels height width"] = dataset.images.to(self.device)
-        # A class' items stand in a run of rows: first[c] .. first[c] + count[c].
-        self._item_of_row = torch.argsort(dataset.targets, stable=True).to(self.device)
-        self._count = counts.to(self.device)
-        self._first = (counts.cumsum(0) - counts).to(self.device)
-        self._most = int(counts.max())
+        self.device = self._table.device
 
     @property
     def steps(self) -> int:
@@ -104,7 +90,7 @@ class OnlineEpisodeSampler:
     def sample(self, batch: int, generator: torch.Generator) -> OnlineEpisodes:
         """`batch` streams with their images, drawn as `sample_streams` draws them."""
         streams = self.sample_streams(batch, generator)
-        return OnlineEpisodes(**vars(streams), images=as_float(self._images[streams.items]))
+        return OnlineEpisodes(**vars(streams), images=self._table.images_of(streams.items))
 
     def sample_streams(self, batch: int, generator: torch.Generator) -> OnlineStreams:
         """`batch` streams without their images (a caller may hold features of the items instead).
@@ -113,17 +99,11 @@ class OnlineEpisodeSampler:
         """
         labels = self._draw_labels(batch, generator).to(self.device)  # (T, B)
         seen = count_earlier(labels, self.ways)
-        classes = _distinct(batch, self.ways, len(self._count), generator).to(self.device)  # (B, W)
         # One random order of each class' images: a class that recurs shows another drawing each time.
-        shuffled = torch.rand(batch, self.ways, self._most, generator=generator).to(self.device)
-        count = self._count[classes]  # (B, W)
-        beyond = torch.arange(self._most, device=self.device) >= count.unsqueeze(-1)
-        order = shuffled.masked_fill(beyond, 2.0).argsort(
-            -1
-        )  # (B, W, most), a class' own items first
+        rows, count = self._table.shuffled_rows(batch, generator)  # (B, W, most), (B, W)
         stream = torch.arange(batch, device=self.device).expand_as(labels)
         nth = seen % count[stream, labels]  # an iid stream may exhaust a class: then it starts over
-        items = self._item_of_row[self._first[classes[stream, labels]] + order[stream, labels, nth]]
+        items = self._table.item_of_row[rows[stream, labels, nth]]
         return OnlineStreams(
             labels=labels,
             feedback=delay_labels(labels, self.delay),
@@ -136,6 +116,133 @@ class OnlineEpisodeSampler:
             return torch.randint(self.ways, (self.steps, batch), generator=generator)
         each_n_times = torch.arange(self.ways).repeat_interleave(self.shots)
         return each_n_times[torch.rand(self.steps, batch, generator=generator).argsort(0)]
+
+
+@dataclass(frozen=True)
+class FewShotItems:
+    """Which items make up a batch of tasks: `support` = ways x shots, `query` = ways x queries.
+
+    Both are ordered by slot: 0, 0, ..., 1, 1, ... Which class has which slot is the task's own.
+
+    support_labels, query_labels: the slot (0..ways-1) of each item.
+    support_items, query_items: index of each item in the dataset; no item is in both.
+    """
+
+    support_labels: Int[Tensor, "tasks support"]
+    query_labels: Int[Tensor, "tasks query"]
+    support_items: Int[Tensor, "tasks support"]
+    query_items: Int[Tensor, "tasks query"]
+
+
+@dataclass(frozen=True)
+class FewShotEpisodes(FewShotItems):
+    """A batch of tasks with their images: float32 in [0, 1]."""
+
+    support_images: Float[Tensor, "tasks support channels height width"]
+    query_images: Float[Tensor, "tasks query channels height width"]
+
+
+class FewShotSampler:
+    """Draws batches of N-way K-shot tasks: `shots` images of each class to learn from, `queries` to label.
+
+    Which classes, which label slot each gets and which images: all drawn anew for every task.
+    Raises UserError when there are fewer classes than ways, or a class has fewer images than
+    shots + queries.
+    """
+
+    def __init__(
+        self,
+        dataset: ImageDataset,
+        *,
+        ways: int,
+        shots: int,
+        queries: int,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        for name, number in {"ways": ways, "shots": shots, "queries": queries}.items():
+            if number < 1:
+                raise UserError(f"{name} must be at least 1, got {number}")
+        each, asked = shots + queries, f"{shots} shots + {queries} queries"
+        self._table = _ClassTable(dataset, ways, each, asked, "--shots or --queries", device)
+        self.ways, self.shots, self.queries = ways, shots, queries
+        self.device = self._table.device
+
+    def sample(self, tasks: int, generator: torch.Generator) -> FewShotEpisodes:
+        """`tasks` tasks with their images, drawn as `sample_items` draws them."""
+        drawn = self.sample_items(tasks, generator)
+        return FewShotEpisodes(
+            **vars(drawn),
+            support_images=self._table.images_of(drawn.support_items),
+            query_images=self._table.images_of(drawn.query_items),
+        )
+
+    def sample_items(self, tasks: int, generator: torch.Generator) -> FewShotItems:
+        """`tasks` tasks without their images (a caller may hold features of the items instead).
+
+        All randomness comes from `generator`, a CPU generator: every device sees the same tasks.
+        """
+        rows, _ = self._table.shuffled_rows(tasks, generator)  # (tasks, ways, most)
+        items = self._table.item_of_row[rows[..., : self.shots + self.queries]]
+        slots = torch.arange(self.ways, device=self.device)
+        return FewShotItems(
+            support_labels=slots.repeat_interleave(self.shots).repeat(tasks, 1),
+            query_labels=slots.repeat_interleave(self.queries).repeat(tasks, 1),
+            support_items=items[..., : self.shots].flatten(1),
+            query_items=items[..., self.shots :].flatten(1),
+        )
+
+
+class _ClassTable:
+    """A dataset on a device, with the items of each class in a run of rows."""
+
+    def __init__(
+        self,
+        dataset: ImageDataset,
+        ways: int,
+        each: int,
+        asked: str,
+        options: str,
+        device: torch.device | str,
+    ) -> None:
+        """each: images that a class must have; `asked` and `options` name them in the error."""
+        if dataset.classes < ways:
+            raise UserError(
+                f"{dataset.name} has {dataset.classes} classes, fewer than the {ways} ways asked for"
+            )
+        counts = torch.bincount(dataset.targets, minlength=dataset.classes)
+        if int(counts.min()) < each:
+            poor = int(counts.argmin())
+            raise UserError(
+                f"class {dataset.class_names[poor]!r} of {dataset.name} has {int(counts.min())} images, "
+                f"fewer than the {asked} asked for: lower {options} or add images"
+            )
+        self.ways, self.device = ways, torch.device(device)
+        self.item_of_row = torch.argsort(dataset.targets, stable=True).to(self.device)
+        self._images: UInt8[Tensor, "items channels height width"] = dataset.images.to(self.device)
+        # The rows of class c are first[c] .. first[c] + count[c].
+        self._count = counts.to(self.device)
+        self._first = (counts.cumsum(0) - counts).to(self.device)
+        self._most = int(counts.max())
+
+    def shuffled_rows(
+        self, batch: int, generator: torch.Generator
+    ) -> tuple[Int[Tensor, "batch ways most"], Int[Tensor, "batch ways"]]:
+        """`ways` random classes each: their rows in random order, and how many of these count.
+
+        A class' own rows come first; behind them stands padding up to the largest class.
+        """
+        classes = _distinct(batch, self.ways, len(self._count), generator).to(self.device)  # (B, W)
+        shuffled = torch.rand(batch, self.ways, self._most, generator=generator).to(self.device)
+        count = self._count[classes]  # (B, W)
+        beyond = torch.arange(self._most, device=self.device) >= count.unsqueeze(-1)
+        order = shuffled.masked_fill(beyond, 2.0).argsort(-1)  # (B, W, most)
+        return self._first[classes].unsqueeze(-1) + order, count
+
+    def images_of(
+        self, items: Int[Tensor, "batch n"]
+    ) -> Float[Tensor, "batch n channels height width"]:
+        """The items' images, float32 in [0, 1]."""
+        return as_float(self._images[items])
 
 
 def _distinct(rows: int, k: int, n: int, generator: torch.Generator) -> Int[Tensor, "rows k"]:

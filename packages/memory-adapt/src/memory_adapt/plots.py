@@ -137,7 +137,7 @@ def learners_figure(
     for run, colour in zip(runs, _colours(map(_learner_of, runs)), strict=True):
         style: dict[str, Any] = {"color": colour, "linewidth": 1.2, "alpha": 0.8}
         for stage in losses.get(run, ()):  # no line from one stage to the next: another loss
-            upper[0].plot(stage["steps"], _smooth(np.array(stage["losses"]), 3), **style)
+            upper[0].plot(stage["steps"], _smooth(np.array(stage["losses"], float), 3), **style)
         steps = [point["step"] for point in validation[run]]
         values = _percent([point["val_5_shot"] for point in validation[run]])
         lower.plot(steps, values, marker="o", markersize=3, label=_learner_of(run), **style)

@@ -13,13 +13,13 @@ from torch.nn import functional as F
 from hypernet_maml.config import InnerLoop, NetworkConfig
 from hypernet_maml.hyperconv import hyper_layers, is_embedding, is_hyper_parameter
 from hypernet_maml.maml import (
-    MetaBatch,
     MetaLearner,
     accumulate_meta_gradient,
     evaluate_tasks,
     gram_matrix,
 )
 from hypernet_maml.networks import build_network
+from priors_shared.episodes import FewShotEpisodes
 
 NETWORKS = {
     "conv4": NetworkConfig(kind="conv4", width=3, classes=3, channels=1, image_size=16),
@@ -36,7 +36,7 @@ def network(kind: str = "conv4", sharing: str = "unshared") -> nn.Module:
     return net
 
 
-def tasks(count: int = 3, side: int = 16) -> MetaBatch:
+def tasks(count: int = 3, side: int = 16) -> FewShotEpisodes:
     generator = torch.Generator().manual_seed(1)
 
     def draw(items: int) -> tuple[Tensor, Tensor]:
@@ -44,10 +44,32 @@ def tasks(count: int = 3, side: int = 16) -> MetaBatch:
         images = torch.rand(count, items, 1, side, side, generator=generator).double()
         return images, labels
 
-    return MetaBatch(*draw(6), *draw(9))
+    (support, support_labels), (query, query_labels) = draw(6), draw(9)
+    return episodes(support, support_labels, query, query_labels)
 
 
-def gradients(learner: MetaLearner, batch: MetaBatch, batching: str = "loop") -> dict[str, Tensor]:
+def episodes(
+    support: Tensor, support_labels: Tensor, query: Tensor, query_labels: Tensor
+) -> FewShotEpisodes:
+    """Tasks that come from no dataset: their items are not looked at."""
+    return FewShotEpisodes(
+        support_images=support,
+        support_labels=support_labels,
+        query_images=query,
+        query_labels=query_labels,
+        support_items=support_labels,
+        query_items=query_labels,
+    )
+
+
+def task(batch: FewShotEpisodes, i: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    support, query = batch.support_images[i], batch.query_images[i]
+    return support, batch.support_labels[i], query, batch.query_labels[i]
+
+
+def gradients(
+    learner: MetaLearner, batch: FewShotEpisodes, batching: str = "loop"
+) -> dict[str, Tensor]:
     learner.zero_grad()
     accumulate_meta_gradient(learner, batch, batching)  # type: ignore[arg-type]
     return {
@@ -56,11 +78,13 @@ def gradients(learner: MetaLearner, batch: MetaBatch, batching: str = "loop") ->
     }
 
 
-def plain_loop(net: nn.Module, batch: MetaBatch, inner: InnerLoop, adapted: list[str]) -> Tensor:
+def plain_loop(
+    net: nn.Module, batch: FewShotEpisodes, inner: InnerLoop, adapted: list[str]
+) -> Tensor:
     """MAML as it is written in 3.3.1, with nothing of the code under test but the network."""
     total = torch.zeros((), dtype=torch.float64)
-    for i in range(len(batch)):
-        support, support_labels, query, query_labels = batch.task(i)
+    for i in range(len(batch.support_labels)):
+        support, support_labels, query, query_labels = task(batch, i)
         theta = dict(net.named_parameters())
         for _ in range(inner.steps):
             loss = F.cross_entropy(functional_call(net, theta, (support,)), support_labels)
@@ -69,7 +93,7 @@ def plain_loop(net: nn.Module, batch: MetaBatch, inner: InnerLoop, adapted: list
             for name, value, step in zip(adapted, values, steps, strict=True):
                 theta[name] = value - inner.learning_rate * step
         total = total + F.cross_entropy(functional_call(net, theta, (query,)), query_labels)
-    return total / len(batch)
+    return total / len(batch.support_labels)
 
 
 def close(one: dict[str, Tensor], two: dict[str, Tensor]) -> None:
@@ -183,7 +207,7 @@ def test_algorithm_2_adapts_embeddings_and_classifier_and_moves_all_in_the_outer
     learner = MetaLearner(network(sharing="stage"), inner, linear=False)
     batch = tasks(1)
     params, steps = learner.start()
-    support, labels, *_ = batch.task(0)
+    support, labels, *_ = task(batch, 0)
     fast = learner.adapt(params, steps, support, labels, create_graph=True)
     moved = {name for name in params if not torch.equal(params[name], fast[name])}
     assert moved == {n for n in params if is_embedding(n) or n.startswith("classifier.")}
@@ -211,7 +235,10 @@ def test_evaluation_adapts_each_task_from_the_same_start_and_leaves_no_trace() -
     before = {n: v.clone() for n, v in learner.state_dict().items()}
     accuracies = evaluate_tasks(learner, batch)
     alone = [
-        evaluate_tasks(learner, MetaBatch(*(part[i : i + 1] for part in vars(batch).values())))
+        evaluate_tasks(
+            learner,
+            FewShotEpisodes(**{name: part[i : i + 1] for name, part in vars(batch).items()}),
+        )
         for i in range(3)
     ]
     assert torch.equal(accuracies, torch.cat(alone))
@@ -222,7 +249,7 @@ def test_evaluation_adapts_each_task_from_the_same_start_and_leaves_no_trace() -
 def test_adaptation_learns_its_support_set() -> None:
     learner = MetaLearner(network(), InnerLoop(algorithm="maml", steps=30, learning_rate=0.3))
     batch = tasks(1)
-    same = MetaBatch(
+    same = episodes(
         batch.support_images, batch.support_labels, batch.support_images, batch.support_labels
     )
     assert evaluate_tasks(learner, same).item() == 1.0

@@ -15,7 +15,6 @@ further than plain MAML's, and it lets the inner loop run on W without generatin
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
@@ -33,6 +32,7 @@ from hypernet_maml.hyperconv import (
     reparameterize,
 )
 from hypernet_maml.layers import BatchNorm2d, Conv2d, Linear, Normalise, set_batch_statistics
+from priors_shared.episodes import FewShotEpisodes
 
 Parameters = dict[str, Tensor]
 HEAD = "classifier."
@@ -153,30 +153,8 @@ class MetaLearner(nn.Module):
         return value - self.inner.learning_rate * gradient
 
 
-@dataclass(frozen=True)
-class MetaBatch:
-    """Tasks: images float (tasks, items, channels, h, w), labels int64 (tasks, items) below `ways`."""
-
-    support_images: Float[Tensor, "tasks support channels height width"]
-    support_labels: Int[Tensor, "tasks support"]
-    query_images: Float[Tensor, "tasks queries channels height width"]
-    query_labels: Int[Tensor, "tasks queries"]
-
-    def task(self, i: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """One task's four tensors."""
-        return (
-            self.support_images[i],
-            self.support_labels[i],
-            self.query_images[i],
-            self.query_labels[i],
-        )
-
-    def __len__(self) -> int:
-        return len(self.support_labels)
-
-
 def accumulate_meta_gradient(
-    learner: MetaLearner, batch: MetaBatch, batching: Batching = "loop"
+    learner: MetaLearner, batch: FewShotEpisodes, batching: Batching = "loop"
 ) -> tuple[Float[Tensor, " tasks"], Float[Tensor, " tasks"]]:
     """Add the gradient of the mean query loss (Eq. 3.2) to `.grad`; query loss and accuracy per task.
 
@@ -184,7 +162,7 @@ def accumulate_meta_gradient(
     former with networks of `hypernet_maml.layers` only. All give the same gradients.
     """
     if batching == "loop":
-        done = [_loop_task(learner, batch, i) for i in range(len(batch))]
+        done = [_loop_task(learner, batch, i) for i in range(len(batch.support_labels))]
         losses, accuracies = (torch.stack(values) for values in zip(*done, strict=True))
         return losses, accuracies
     logits = (_grouped if batching == "grouped" else _vmapped)(learner, batch)
@@ -193,14 +171,14 @@ def accumulate_meta_gradient(
     return losses.detach(), accuracy(logits, batch.query_labels)
 
 
-def evaluate_tasks(learner: MetaLearner, batch: MetaBatch) -> Float[Tensor, " tasks"]:
+def evaluate_tasks(learner: MetaLearner, batch: FewShotEpisodes) -> Float[Tensor, " tasks"]:
     """Query accuracy of each task after adaptation to its support set. No gradient is kept."""
     params, steps = learner.start()
     params = {name: p.detach() for name, p in params.items()}
     steps = {name: p.detach() for name, p in steps.items()}
     accuracies = []
-    for i in range(len(batch)):
-        support, support_labels, query, query_labels = batch.task(i)
+    for i in range(len(batch.support_labels)):
+        support, support_labels, query, query_labels = _task(batch, i)
         with torch.enable_grad():
             fast = learner.adapt(params, steps, support, support_labels, create_graph=False)
         with torch.no_grad():
@@ -208,20 +186,29 @@ def evaluate_tasks(learner: MetaLearner, batch: MetaBatch) -> Float[Tensor, " ta
     return torch.stack(accuracies)
 
 
-def _loop_task(learner: MetaLearner, batch: MetaBatch, i: int) -> tuple[Tensor, Tensor]:
-    support, support_labels, query, query_labels = batch.task(i)
+def _task(batch: FewShotEpisodes, i: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return (
+        batch.support_images[i],
+        batch.support_labels[i],
+        batch.query_images[i],
+        batch.query_labels[i],
+    )
+
+
+def _loop_task(learner: MetaLearner, batch: FewShotEpisodes, i: int) -> tuple[Tensor, Tensor]:
+    support, support_labels, query, query_labels = _task(batch, i)
     params, steps = learner.start()
     fast = learner.adapt(params, steps, support, support_labels, create_graph=True)
     logits = learner(fast, query)
     loss = task_losses(logits, query_labels)
-    (loss / len(batch)).backward()
+    (loss / len(batch.support_labels)).backward()
     return loss.detach(), accuracy(logits, query_labels)
 
 
-def _grouped(learner: MetaLearner, batch: MetaBatch) -> Tensor:
+def _grouped(learner: MetaLearner, batch: FewShotEpisodes) -> Tensor:
     """Query logits (tasks, queries, ways), with the tasks folded into channels."""
     check_task_layers(learner.net)
-    tasks = len(batch)
+    tasks = len(batch.support_labels)
     params, steps = learner.start()
     # A hypernetwork that does not adapt maps every task's embedding: it stays as it is.
     shared = {n for n in params if is_hyper_parameter(n) and not is_embedding(n)} - set(
@@ -234,7 +221,7 @@ def _grouped(learner: MetaLearner, batch: MetaBatch) -> Tensor:
     return learner(fast, query).transpose(0, 1)
 
 
-def _vmapped(learner: MetaLearner, batch: MetaBatch) -> Tensor:
+def _vmapped(learner: MetaLearner, batch: FewShotEpisodes) -> Tensor:
     """Query logits (tasks, queries, ways), by `torch.vmap` over tasks."""
     params, steps = learner.start()
 

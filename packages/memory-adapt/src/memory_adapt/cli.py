@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import difflib
-import io
 import itertools
-import re
 import shlex
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 from tyro.conf import Positional, arg
@@ -22,8 +18,16 @@ from tyro.conf import Positional, arg
 from memory_adapt import __version__
 from memory_adapt.config import MODEL_CONFIGS, LaunchConfig, ModelConfig, TrainConfig
 from memory_adapt.presets import PRESETS
-from priors_shared.console import run_cli
 from priors_shared.errors import UserError
+from priors_shared.options import (
+    described,
+    note,
+    parse_options,
+    run_program,
+    say,
+    subclass,
+    unknown,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -36,86 +40,12 @@ PROGRAM = "memory-adapt"
 DEFAULT_MODEL = "cl-lstm"
 STREAM_SAMPLES = 10
 """Images of each class in an evaluation stream (thesis A.1.3)."""
-MAY_DIFFER = tuple(f"launch.{field.name}" for field in dataclasses.fields(LaunchConfig))
-
-_Options = TypeVar("_Options")
-
-
-def _arg(metavar: str, default: str) -> Any:
-    """How the help shows an option whose default is not a value: by what it means."""
-    return arg(metavar=metavar, help_behavior_hint=default)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the console script; a user's error is one line on stderr and exit code 2."""
-    run_cli(lambda: _dispatch(list(sys.argv[1:] if argv is None else argv)))
-
-
-def _dispatch(argv: list[str]) -> None:
-    if not argv or argv[0] in ("-h", "--help"):
-        _say(_overview())
-    elif argv[0] == "--version":
-        _say(f"{PROGRAM} {__version__}")
-    elif argv[0] in VERBS:
-        VERBS[argv[0]][0](argv[1:])
-    else:
-        raise UserError(_unknown("command", argv[0], list(VERBS)))
-
-
-def _overview() -> str:
-    width = max(map(len, VERBS))
-    verbs = "\n".join(f"  {name:<{width}}  {what}" for name, (_, what) in VERBS.items())
-    return (
-        f"usage: {PROGRAM} COMMAND ... [--help]\n\n"
-        "Learners that adapt online, without gradients, to a stream whose labels arrive late.\n\n"
-        f"commands:\n{verbs}\n\n"
-        f"'{PROGRAM} COMMAND --help' lists a command's options."
-    )
-
-
-def _say(text: str = "") -> None:
-    sys.stdout.write(f"{text}\n")
-
-
-def _note(text: str) -> None:
-    sys.stderr.write(f"note: {text}\n")
-
-
-# --- options ---
-
-
-def _parse(options: type[_Options], command: str, args: list[str], **settings: Any) -> _Options:
-    """The options on the command line; a wrong one is a UserError of one line."""
-    stderr = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(stderr):
-            return tyro.cli(options, prog=f"{PROGRAM} {command}", args=args, **settings)
-    except SystemExit as stop:
-        if not stop.code:  # --help
-            raise
-        raise UserError(_one_line(stderr.getvalue(), command)) from None
-    except UserError:
-        raise
-    except ValueError as error:  # of a configuration's own check
-        raise UserError(str(error)) from None
-
-
-def _one_line(box: str, command: str) -> str:
-    """tyro's boxed message as one line: what is wrong, the nearest options, where the help is."""
-    # Frames are drawn with lines, or in ASCII where the terminal has no others.
-    lines = [re.sub(r"[│╭╮╰╯─|]+|-{3,}|\+-|-\+", " ", line).strip() for line in box.splitlines()]
-    text = " ".join(line for line in lines[1:] if line)
-    text = re.split(r"Argument helptext|For full helptext|Perhaps you meant", text)[0].strip()
-    near = re.search(r"Perhaps you meant:?(.*?)(?:For full helptext|$)", " ".join(lines), re.DOTALL)
-    names = list(dict.fromkeys(re.findall(r"(?<![\w-])--[\w.-]+", near.group(1)))) if near else []
-    hint = f"; did you mean {' or '.join(names[:3])}?" if names else ""
-    return f"{text}{hint} ({PROGRAM} {command} --help lists the options)"
-
-
-def _unknown(what: str, name: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, known, 1)
-    hint = f"did you mean {near[0]}? " if near else ""
-    return f"unknown {what} {name!r}: {hint}choose {', '.join(known)}"
+    what = "Learners that adapt online, without gradients, to a stream whose labels arrive late."
+    run_program(PROGRAM, __version__, what, VERBS, argv)
 
 
 # --- train ---
@@ -125,11 +55,11 @@ def _unknown(what: str, name: str, known: Sequence[str]) -> str:
 class _TrainOptions:
     model: Annotated[str, arg(metavar="|".join(MODEL_CONFIGS))] = DEFAULT_MODEL
     """the learner; its own options are below"""
-    out: Annotated[Path | None, _arg("DIR", "(default: runs/PRESET/MODEL-SEED)")] = None
+    out: Annotated[Path | None, described("DIR", "(default: runs/PRESET/MODEL-SEED)")] = None
     """run folder"""
     resume: bool = False
     """go on with the run in the folder, or begin it where there is none"""
-    shots: Annotated[int | None, _arg("INT", "(default: the preset's)")] = None
+    shots: Annotated[int | None, described("INT", "(default: the preset's)")] = None
     """samples of each class in a stream, in every stage"""
 
 
@@ -138,9 +68,9 @@ def _train(args: list[str]) -> None:
     default = PRESETS[preset](model)
     options_type, defaults = _train_options(default, model)
     listed = f" PRESET is one of {', '.join(PRESETS)}." if not args or args[0] != preset else ""
-    options: Any = _parse(
+    options: Any = parse_options(
         options_type,
-        f"train {preset if not listed else 'PRESET'}",
+        f"{PROGRAM} train {preset if not listed else 'PRESET'}",
         rest,
         default=defaults,
         description=f"{(PRESETS[preset].__doc__ or '').strip()}.{listed}",
@@ -158,7 +88,7 @@ def _choose_preset(args: list[str]) -> tuple[str, str, list[str]]:
     elif not {"-h", "--help"} & set(args):
         raise UserError(f"train needs a preset first: choose {', '.join(PRESETS)}")
     if preset not in PRESETS:
-        raise UserError(_unknown("preset", preset, list(PRESETS)))
+        raise UserError(unknown("preset", preset, list(PRESETS)))
     model = DEFAULT_MODEL
     for here, following in itertools.pairwise([*rest, ""]):
         if here == "--model":
@@ -166,7 +96,7 @@ def _choose_preset(args: list[str]) -> tuple[str, str, list[str]]:
         elif here.startswith("--model="):
             model = here.partition("=")[2]
     if model not in MODEL_CONFIGS:
-        raise UserError(_unknown("model", model, list(MODEL_CONFIGS)))
+        raise UserError(unknown("model", model, list(MODEL_CONFIGS)))
     return preset, model, rest
 
 
@@ -178,27 +108,19 @@ def _train_options(default: TrainConfig, model: str) -> tuple[type[Any], Any]:
     """
     told = hasattr(default.model, "delay")
     network = (
-        _subclass(type(default.model), delay=(Annotated[int, tyro.conf.Suppress], 1))
+        subclass(type(default.model), delay=(Annotated[int, tyro.conf.Suppress], 1))
         if told
         else type(default.model)
     )
-    training = _subclass(TrainConfig, model=Annotated[network, arg(name="")])
+    training = subclass(TrainConfig, model=Annotated[network, arg(name="")])
     values = {f.name: getattr(default, f.name) for f in dataclasses.fields(default)}
     values["model"] = network(**vars(default.model))
-    options = _subclass(
+    options = subclass(
         _TrainOptions,
         training=Annotated[training, arg(name="")],
         launch=Annotated[LaunchConfig, arg(name="")],
     )
     return options, options(model=model, training=training(**values), launch=LaunchConfig())
-
-
-def _subclass(base: type[Any], **fields: Any) -> type[Any]:
-    """`base` with fields of these types (or type and default): tyro reads markers from types."""
-    listed = [(name, *(f if isinstance(f, tuple) else (f,))) for name, f in fields.items()]
-    return dataclasses.make_dataclass(
-        base.__name__, listed, bases=(base,), frozen=True, kw_only=True
-    )
 
 
 def _complete(options: Any, default: TrainConfig) -> TrainConfig:
@@ -250,9 +172,9 @@ def train(
             title=f"{out.name}: {config.dataset}",
         )
         plot = run.save_figure("learning_curve", figure)
-    _say(f"learner         {out / 'model'}")
-    _say(f"learning curve  {plot}")
-    _say(f"next            {PROGRAM} eval {out}")
+    say(f"learner         {out / 'model'}")
+    say(f"learning curve  {plot}")
+    say(f"next            {PROGRAM} eval {out}")
 
 
 # --- eval ---
@@ -262,37 +184,37 @@ def train(
 class _EvalOptions:
     checkpoint: Annotated[Positional[str], arg(metavar="CHECKPOINT")]
     """run folder, checkpoint folder, name of shipped weights, or Hugging Face Hub id"""
-    dataset: Annotated[str | None, _arg("NAME", "(default: what it was trained on)")] = None
+    dataset: Annotated[str | None, described("NAME", "(default: what it was trained on)")] = None
     """omniglot, glyphs, cifar-fs, or folder:PATH"""
     split: Literal["train", "val", "test", "all"] = "test"
     """which classes; those of test were never trained on"""
     shots: Annotated[tuple[int, ...], arg(metavar="INT [INT ...]")] = (1, 5, 8)
     """rows of the table: accuracy when a class was seen so often before"""
-    samples: Annotated[int | None, _arg("INT", "(default: 10, or as many as the shots need)")] = (
-        None
-    )
+    samples: Annotated[
+        int | None, described("INT", "(default: 10, or as many as the shots need)")
+    ] = None
     """images of each class in a stream"""
-    ways: Annotated[int | None, _arg("INT", "(default: as trained)")] = None
+    ways: Annotated[int | None, described("INT", "(default: as trained)")] = None
     """classes in a stream"""
     episodes: int = 1000
     """streams"""
-    delay: Annotated[int | None, _arg("INT", "(default: as trained)")] = None
+    delay: Annotated[int | None, described("INT", "(default: as trained)")] = None
     """steps until a label arrives"""
     controls: bool = True
     """also evaluate with blank images, without labels and with random labels: all must fail"""
     seed: int = 0
     """of the streams"""
-    out: Annotated[Path | None, _arg("FILE.json", "")] = None
+    out: Annotated[Path | None, described("FILE.json", "")] = None
     """write the results here"""
-    plot: Annotated[Path | None, _arg("FILE.png", "")] = None
+    plot: Annotated[Path | None, described("FILE.png", "")] = None
     """plot accuracy against shots here"""
     data_root: Annotated[
-        str | None, _arg("DIR", "(default: the environment variable PRIORS_DATA)")
+        str | None, described("DIR", "(default: the environment variable PRIORS_DATA)")
     ] = None
     """folder with the datasets"""
     device: str = "cpu"
     """where to run: cpu, cuda, mps"""
-    threads: Annotated[int | None, _arg("INT", "")] = None
+    threads: Annotated[int | None, described("INT", "")] = None
     """CPU threads"""
 
 
@@ -300,9 +222,9 @@ CONTROL_EPISODES = 200
 
 
 def _eval(args: list[str]) -> None:
-    options = _parse(
+    options = parse_options(
         _EvalOptions,
-        "eval",
+        f"{PROGRAM} eval",
         args,
         description="Accuracy against shots on streams of classes that were never trained on.",
     )
@@ -418,7 +340,7 @@ def _report(
         rows,
     )
     late = "one step late" if delay == 1 else f"{delay} steps late"
-    _say(
+    say(
         f"{accuracy.episodes} streams of {ways} x {samples} images, labels {late}; "
         f"± 95 % interval over streams; chance {100 / ways:.1f} %; "
         "blind bound: the best accuracy without looking at an image"
@@ -446,7 +368,7 @@ def _report(
             },
             command,
         )
-        _say(f"results  {options.out}")
+        say(f"results  {options.out}")
     if options.plot is not None:
         from memory_adapt.plots import save_figure, shots_figure
 
@@ -457,7 +379,7 @@ def _report(
         }
         title = Path(options.checkpoint).name
         save_figure(shots_figure(curves, ways=ways, blind=blind, title=title), options.plot)
-        _say(f"plot     {options.plot}")
+        say(f"plot     {options.plot}")
 
 
 def _by_shot(accuracy: ShotAccuracy) -> dict[str, Any]:
@@ -485,13 +407,13 @@ class _AdaptOptions:
     """run folder, checkpoint folder, name of shipped weights, or Hugging Face Hub id"""
     folder: Annotated[Positional[Path], arg(metavar="FOLDER")]
     """images: one subfolder per class"""
-    classes: Annotated[tuple[str, ...], _arg("NAME [NAME ...]", "(default: all)")] = ()
+    classes: Annotated[tuple[str, ...], described("NAME [NAME ...]", "(default: all)")] = ()
     """the subfolders to use"""
-    shots: Annotated[int | None, _arg("INT", "(default: all)")] = None
+    shots: Annotated[int | None, described("INT", "(default: all)")] = None
     """images of each class to use"""
     order: Literal["shuffled", "sorted"] = "shuffled"
     """shuffled; or sorted by file name whatever the class, as for frames with time stamps"""
-    delay: Annotated[int | None, _arg("INT", "(default: as trained)")] = None
+    delay: Annotated[int | None, described("INT", "(default: as trained)")] = None
     """steps until a label arrives"""
     repeats: int = 1
     """passes over the images, each begun without memory and in another order"""
@@ -509,9 +431,9 @@ class _AdaptOptions:
 
 
 def _adapt(args: list[str]) -> None:
-    options = _parse(
+    options = parse_options(
         _AdaptOptions,
-        "adapt",
+        f"{PROGRAM} adapt",
         args,
         description="Take an image folder as a stream: predict each image, then learn from its label.",
     )
@@ -539,11 +461,11 @@ def adapt_to_folder(options: _AdaptOptions) -> None:
         invert={"auto": "auto", "yes": True, "no": False}[options.invert],  # type: ignore[arg-type]
     )
     for path, reason in dataset.skipped:
-        _note(f"skipped {path}: {reason}")
+        note(f"skipped {path}: {reason}")
     conversions = describe_conversions(dataset, learner.config)
     if conversions:
-        _note(conversions)
-    _say(f"{len(dataset)} images of {dataset.classes} classes: {', '.join(dataset.class_names)}")
+        note(conversions)
+    say(f"{len(dataset)} images of {dataset.classes} classes: {', '.join(dataset.class_names)}")
 
     predictions = []
     right = 0
@@ -560,7 +482,7 @@ def adapt_to_folder(options: _AdaptOptions) -> None:
         right += p.correct
         if p.repeat == 1 and not options.quiet:
             mark = "right" if p.correct else "wrong" if p.known else "wrong, label not seen yet"
-            _say(
+            say(
                 f"{p.step:>4}  said {p.predicted:<{widest}}  ({p.probability:4.0%})  "
                 f"is {p.label:<{widest}}  so far {right / len(predictions):4.0%}  "
                 f"{Path(p.file).name}  {mark}"
@@ -582,7 +504,7 @@ def adapt_to_folder(options: _AdaptOptions) -> None:
     _print_table(f"{options.checkpoint} on {dataset.name}", columns, rows)
     after_first = [p for p in predictions if p.known]
     known = sum(p.correct for p in after_first) / max(len(after_first), 1)
-    _say(
+    say(
         f"{100 * right / len(predictions):.1f} % of {len(predictions)} predictions right; "
         f"{100 * known:.1f} % of the {len(after_first)} whose class had been named before; "
         f"chance {100 / dataset.classes:.1f} %"
@@ -604,7 +526,7 @@ def adapt_to_folder(options: _AdaptOptions) -> None:
     )
     save_figure(strip, options.out / "stream.png")
     for name in ("predictions.csv", "shots.png", "stream.png"):
-        _say(f"written  {options.out / name}")
+        say(f"written  {options.out / name}")
 
 
 # --- export ---
@@ -616,17 +538,17 @@ class _ExportOptions:
     """run folder, checkpoint folder, name of shipped weights, or Hugging Face Hub id"""
     out: Annotated[Path, arg(metavar="DIR")]
     """folder to write: config.json, model.safetensors and README.md, a model card"""
-    results: Annotated[Path | None, _arg("FILE.json", "(default: the run folder's test.json)")] = (
-        None
-    )
+    results: Annotated[
+        Path | None, described("FILE.json", "(default: the run folder's test.json)")
+    ] = None
     """accuracies for the card: what `eval --out` wrote, or the test.json that `reproduce table-2.1`
     leaves in a run folder"""
 
 
 def _export(args: list[str]) -> None:
-    options = _parse(
+    options = parse_options(
         _ExportOptions,
-        "export",
+        f"{PROGRAM} export",
         args,
         description="Write a trained learner as a folder that stands alone, with a model card.",
     )
@@ -649,11 +571,11 @@ def _export(args: list[str]) -> None:
         )
     learner.save_pretrained(out)
     (out / "README.md").write_text(model_card(out.name, learner, results), encoding="utf-8")
-    _say(f"written  {out}: config.json, model.safetensors, README.md")
+    say(f"written  {out}: config.json, model.safetensors, README.md")
     if path is None:
-        _note(f"the card has no accuracies: `{PROGRAM} eval --out` writes a file for --results")
+        note(f"the card has no accuracies: `{PROGRAM} eval --out` writes a file for --results")
     else:
-        _say(f"results  {path}")
+        say(f"results  {path}")
 
 
 # --- presets, cost, reproduce ---
@@ -665,7 +587,9 @@ class _NoOptions:
 
 
 def _presets(args: list[str]) -> None:
-    _parse(_NoOptions, "presets", args, description="List the settings that `train` knows.")
+    parse_options(
+        _NoOptions, f"{PROGRAM} presets", args, description="List the settings that `train` knows."
+    )
     rows = []
     for name, preset in PRESETS.items():
         config = preset(DEFAULT_MODEL)
@@ -673,7 +597,7 @@ def _presets(args: list[str]) -> None:
         what = f"{name}\n{(preset.__doc__ or '').strip()}\n"
         rows.append([what, config.dataset, f"{updates:,}", _cost_of(name)])
     _print_table("", ["preset", "dataset", "updates", "rough cost"], rows)
-    _say(f"updates: of {DEFAULT_MODEL}; each preset trains --model {' | '.join(MODEL_CONFIGS)}")
+    say(f"updates: of {DEFAULT_MODEL}; each preset trains --model {' | '.join(MODEL_CONFIGS)}")
 
 
 def _cost_of(preset: str) -> str:
@@ -686,16 +610,16 @@ def _cost_of(preset: str) -> str:
 class _CostOptions:
     measure: bool = True
     """also time steps of adaptation on this machine's CPU"""
-    threads: Annotated[int | None, _arg("INT", "")] = None
+    threads: Annotated[int | None, described("INT", "")] = None
     """CPU threads"""
-    out: Annotated[Path | None, _arg("FILE.json", "")] = None
+    out: Annotated[Path | None, described("FILE.json", "")] = None
     """write the numbers here"""
 
 
 def _cost(args: list[str]) -> None:
-    options = _parse(
+    options = parse_options(
         _CostOptions,
-        "cost",
+        f"{PROGRAM} cost",
         args,
         description="GFLOPs and measured time of one step of adaptation, for every model.",
     )
@@ -709,7 +633,7 @@ def _cost(args: list[str]) -> None:
     _print_table("", names, [[_number(row[c]) for c in columns] for row in rows])
     if options.out is not None:
         _write_json(options.out, {"rows": rows}, shlex.join([PROGRAM, "cost", *args]))
-        _say(f"results  {options.out}")
+        say(f"results  {options.out}")
 
 
 def _number(value: object) -> str:
@@ -735,9 +659,9 @@ class _ReproduceOptions:
 
 
 def _reproduce(args: list[str]) -> None:
-    options = _parse(
+    options = parse_options(
         _ReproduceOptions,
-        "reproduce",
+        f"{PROGRAM} reproduce",
         args,
         description="Run the experiments of the thesis, beside its numbers.",
     )
@@ -746,14 +670,14 @@ def _reproduce(args: list[str]) -> None:
     chosen = list(EXPERIMENTS) if "all" in options.experiments else list(options.experiments)
     for name in chosen:
         if name not in EXPERIMENTS:
-            raise UserError(_unknown("experiment", name, [*EXPERIMENTS, "all"]))
+            raise UserError(unknown("experiment", name, [*EXPERIMENTS, "all"]))
     options.out.mkdir(parents=True, exist_ok=True)
     for name in chosen:
-        _say(f"{name} ({options.preset})")
+        say(f"{name} ({options.preset})")
         EXPERIMENTS[name](
             preset=options.preset, out=options.out, quick=options.quick, runs=options.runs
         )
-    _say(f"written  {options.out}")
+    say(f"written  {options.out}")
 
 
 # --- output ---
@@ -766,7 +690,7 @@ def _print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str
     from rich.text import Text
 
     if title:
-        _say(title)
+        say(title)
     table = Table(box=box.SIMPLE_HEAD)
     for place, column in enumerate(columns):
         side: Literal["left", "right"] = "right" if place else "left"

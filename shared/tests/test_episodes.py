@@ -9,7 +9,6 @@ from priors_shared.datasets.base import ImageDataset
 from priors_shared.episodes import (
     NULL_LABEL,
     FewShotSampler,
-    FewShotSampler,
     OnlineEpisodeSampler,
     _distinct,
     count_earlier,
@@ -164,98 +163,6 @@ def test_too_little_data_says_what_is_missing():
         OnlineEpisodeSampler(dataset, ways=2, shots=3)
     with pytest.raises(UserError, match="delay must be at least 1"):
         OnlineEpisodeSampler(dataset, ways=2, shots=1, delay=0)
-
-
-# Support and query
-
-
-def drawn_tasks(tasks=64, *, ways=5, shots=2, queries=3, seed=0, dataset=None):
-    dataset = dataset or made_dataset()
-    sampler = FewShotSampler(dataset, ways=ways, shots=shots, queries=queries)
-    return sampler.sample(tasks, generator_for(seed)), dataset
-
-
-@pytest.mark.parametrize(("shots", "queries"), [(1, 5), (5, 1), (3, 3)])
-def test_a_task_has_distinct_classes_and_distinct_images_in_support_and_query(shots, queries):
-    episodes, dataset = drawn_tasks(shots=shots, queries=queries)  # the smallest class: all used
-    for task in range(64):
-        items = torch.cat([episodes.support_items[task], episodes.query_items[task]]).tolist()
-        labels = torch.cat([episodes.support_labels[task], episodes.query_labels[task]]).tolist()
-        assert len(set(items)) == len(items) == 5 * (shots + queries)
-        pairs = set(zip(labels, dataset.targets[items].tolist(), strict=True))
-        assert len(pairs) == len({slot for slot, _ in pairs}) == len({c for _, c in pairs}) == 5
-        assert Counter(episodes.support_labels[task].tolist()) == dict.fromkeys(range(5), shots)
-        assert Counter(episodes.query_labels[task].tolist()) == dict.fromkeys(range(5), queries)
-
-
-def test_task_images_are_those_of_the_items_in_unit_range():
-    episodes, dataset = drawn_tasks()
-    assert episodes.support_images.shape == (64, 10, 1, 2, 2)
-    assert episodes.query_images.shape == (64, 15, 1, 2, 2)
-    for images, items in (
-        (episodes.support_images, episodes.support_items),
-        (episodes.query_images, episodes.query_items),
-    ):
-        assert images.dtype == torch.float32
-        assert torch.equal(images, dataset.images[items].float() / 255)
-
-
-def test_tasks_are_those_that_loops_over_the_same_random_numbers_build():
-    dataset = made_dataset()
-    sampler = FewShotSampler(dataset, ways=4, shots=2, queries=3)
-    found = sampler.sample_items(50, generator_for(1))
-    generator = generator_for(1)
-    classes = _distinct(50, 4, dataset.classes, generator).tolist()
-    keys = torch.rand(50, 4, 9, generator=generator).tolist()
-    for task in range(50):
-        support, query = [], []
-        for slot, target in enumerate(classes[task]):
-            items = dataset.items_of(target).tolist()
-            order = sorted(range(len(items)), key=keys[task][slot].__getitem__)
-            support += [items[place] for place in order[:2]]
-            query += [items[place] for place in order[2:5]]
-        assert found.support_items[task].tolist() == support
-        assert found.query_items[task].tolist() == query
-
-
-@pytest.mark.parametrize("classes", [8, 41])  # both ways to draw distinct classes
-def test_every_class_is_as_likely_in_every_slot_and_every_image_on_either_side(classes):
-    tasks, ways, each = 8000, 4, 5
-    dataset = made_dataset(classes=classes, each=(each,))
-    episodes, _ = drawn_tasks(tasks, ways=ways, shots=1, queries=2, dataset=dataset)
-    slots, targets = episodes.support_labels, dataset.targets[episodes.support_items]
-    table = torch.bincount((slots * classes + targets).ravel(), minlength=ways * classes) / tasks
-    assert (table - 1 / classes).abs().max() < 5 * (1 / classes / tasks) ** 0.5
-    for items in (episodes.support_items, episodes.query_items):
-        images = torch.bincount(items.ravel(), minlength=len(dataset)).float()
-        expected = items.numel() / len(dataset)
-        assert (images - expected).abs().max() < 5 * expected**0.5
-
-
-def test_tasks_depend_on_the_generator_alone():
-    one, two, other = (drawn_tasks(seed=seed)[0] for seed in (3, 3, 4))
-    for name, value in vars(one).items():
-        assert torch.equal(value, getattr(two, name))
-    assert not torch.equal(one.support_items, other.support_items)
-    sampler = FewShotSampler(made_dataset(), ways=5, shots=2, queries=3)
-    without = sampler.sample_items(64, generator_for(3))
-    assert all(torch.equal(value, getattr(one, name)) for name, value in vars(without).items())
-
-
-def test_too_little_data_for_support_and_query_says_what_is_missing():
-    dataset = made_dataset(classes=3, each=(9, 6, 8))
-    FewShotSampler(dataset, ways=3, shots=1, queries=5)
-    with pytest.raises(UserError, match=r"made has 3 classes, fewer than the 5 ways"):
-        FewShotSampler(dataset, ways=5, shots=1, queries=1)
-    with pytest.raises(
-        UserError,
-        match=r"class 'class 1' of made has 6 images, fewer than the 1 shots \+ 6 queries asked for: "
-        "lower --shots or --queries or add images",
-    ):
-        FewShotSampler(dataset, ways=2, shots=1, queries=6)
-    for name in ("ways", "shots", "queries"):
-        with pytest.raises(UserError, match=f"{name} must be at least 1, got 0"):
-            FewShotSampler(dataset, **{"ways": 2, "shots": 1, "queries": 1, name: 0})
 
 
 # Support and query

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -69,23 +69,50 @@ class ImageDataset:
         """A dataset with only these classes, renumbered 0.. in the given order."""
         items = [self.items_of(c) for c in classes]
         targets = torch.cat([torch.full_like(index, new) for new, index in enumerate(items)])
-        chosen = torch.cat(items)
-        return ImageDataset(
-            name=self.name,
-            images=self.images[chosen],
-            targets=targets,
-            class_names=tuple(self.class_names[c] for c in classes),
-            split=split,
-            skipped=self.skipped,
-            source=self.source,
-            paths=tuple(self.paths[i] for i in chosen.tolist()) if self.paths else (),
+        class_names = tuple(self.class_names[c] for c in classes)
+        chosen = self.select_items(torch.cat(items))
+        return replace(chosen, targets=targets, class_names=class_names, split=split)
+
+    def select_items(self, items: Int[Tensor, " n"]) -> ImageDataset:
+        """A dataset with only these items, in the given order; classes keep their numbers."""
+        return replace(
+            self,
+            images=self.images[items],
+            targets=self.targets[items],
+            paths=tuple(self.paths[i] for i in items.tolist()) if self.paths else (),
         )
+
+
+def subset_per_class(dataset: ImageDataset, n: int, generator: torch.Generator) -> ImageDataset:
+    """`n` random images of each class, by class; the same generator draws the same images.
+
+    Random, because stored orders group near-duplicates: the first n of a class are too alike.
+    Raises UserError when n is less than 1 or a class has fewer than n images.
+    """
+    if n < 1:
+        raise UserError(f"a subset needs at least 1 image per class, got {n}")
+    drawn = []
+    for target, name in enumerate(dataset.class_names):
+        items = dataset.items_of(target)
+        if len(items) < n:
+            raise UserError(
+                f"class {name!r} of {dataset.name} has {len(items)} images, fewer than the {n} "
+                "per class asked for: ask for fewer or add images"
+            )
+        drawn.append(items[torch.randperm(len(items), generator=generator)[:n]])
+    return dataset.select_items(torch.cat(drawn))
 
 
 def check_split(split: str, choices: Sequence[str] = (*SPLITS, "all")) -> None:
     """Raise UserError unless `split` is one of the choices."""
     if split not in choices:
         raise UserError(f"unknown split {split!r}: choose {', '.join(choices)}")
+
+
+def check_image_size(image_size: int) -> None:
+    """Raise UserError unless an image can have this side."""
+    if image_size < 1:
+        raise UserError(f"image_size must be at least 1 pixel, got {image_size}")
 
 
 def with_rotations(dataset: ImageDataset) -> ImageDataset:

@@ -1,23 +1,61 @@
-"""CIFAR-100 (Krizhevsky 2009) and CIFAR-FS (Bertinetto et al. 2019): its classes, 64 / 16 / 20."""
+"""CIFAR-100 (Krizhevsky 2009) and CIFAR-FS (Bertinetto et al. 2019): its classes, 64 / 16 / 20.
+
+Also what CIFAR-10 and CIFAR-100 have in common: `load_cifar` reads either one's files.
+"""
 
 from __future__ import annotations
 
-import io
 import pickle
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Int, UInt8
 
 from priors_shared.datasets.base import ImageDataset, check_split, resolve_data_root
+from priors_shared.datasets.packed import (
+    MOSAICS,
+    channels_first,
+    first_tiles,
+    read_mosaics,
+    read_packed,
+)
 from priors_shared.errors import UserError
 
-PACKED = Path("cifar100") / "cifar100.npz"
-TORCHVISION = Path("cifar-100-python")  # what torchvision.datasets.CIFAR100(root) keeps there
+
+@dataclass(frozen=True, kw_only=True)
+class CifarFiles:
+    """Where CIFAR-10 or CIFAR-100 lies under the data root, and what its batches call things."""
+
+    title: str
+    packed: Path
+    quality: int
+    """JPEG quality of the packed mosaics."""
+    archive: str
+    folder: Path
+    """What the archive unpacks to; torchvision keeps the same folder."""
+    train: tuple[str, ...]
+    test: tuple[str, ...]
+    meta: str
+    labels: str
+    names: str
+
+
+CIFAR100 = CifarFiles(
+    title="CIFAR-100",
+    packed=Path("cifar100") / "cifar100.npz",
+    quality=93,
+    archive="cifar-100-python.tar.gz",
+    folder=Path("cifar-100-python"),
+    train=("train",),
+    test=("test",),
+    meta="meta",
+    labels="fine_labels",
+    names="fine_label_names",
+)
 CIFAR_FS_CLASSES: dict[str, tuple[str, ...]] = {
     split: tuple(names.split())
     for split, names in {
@@ -40,10 +78,10 @@ CIFAR_FS_CLASSES: dict[str, tuple[str, ...]] = {
     }.items()
 }
 HOW_TO_GET = (
-    "CIFAR-100 not found under {root}. Download cifar-100-python.tar.gz from "
+    "{title} not found under {root}. Download {archive} from "
     "www.cs.toronto.edu/~kriz/cifar.html, unpack it into ROOT and give --data-root ROOT (or set "
-    "PRIORS_DATA); torchvision.datasets.CIFAR100(ROOT, download=True) fills the same folder, and "
-    "ROOT/cifar100/cifar100.npz is read too. --dataset glyphs needs no download."
+    "PRIORS_DATA); torchvision.datasets.{torchvision}(ROOT, download=True) fills the same folder, "
+    "and ROOT/{packed} is read too. --dataset glyphs needs no download."
 )
 
 
@@ -72,78 +110,83 @@ def load_cifar100(
     classes: names of the classes to load, in this order; None means all, alphabetically.
     Raises UserError when neither is there, or a class is not in CIFAR-100.
     """
+    return load_cifar(CIFAR100, split, data_root, classes)
+
+
+def load_cifar(
+    files: CifarFiles,
+    split: str,
+    data_root: str | Path | None,
+    classes: Sequence[str] | None = None,
+) -> ImageDataset:
+    """CIFAR-10 or CIFAR-100, packed or as downloaded: see `load_cifar100`."""
     check_split(split, ("train", "test", "all"))
     root = resolve_data_root(data_root)
-    if root is not None and (root / PACKED).is_file():
-        images, targets, names = _read_packed(root / PACKED, split, classes)
-        source = "packed mosaics (JPEG, quality 93)"
-    elif root is not None and (root / TORCHVISION).is_dir():
-        images, targets, names = _read_batches(root / TORCHVISION, split)
+    if root is not None and (root / files.packed).is_file():
+        pixels, targets, names = _read_packed(files, root, split, classes)
+        source = f"packed mosaics (JPEG, quality {files.quality})"
+    elif root is not None and (root / files.folder).is_dir():
+        pixels, targets, names = _read_batches(files, root, split)
         source = "the original python batches"
     else:
-        raise UserError(HOW_TO_GET.format(root=root or "PRIORS_DATA, which is not set"))
+        raise UserError(
+            HOW_TO_GET.format(
+                title=files.title,
+                root=root or "PRIORS_DATA, which is not set",
+                archive=files.archive,
+                torchvision=files.title.replace("-", ""),
+                packed=files.packed.as_posix(),
+            )
+        )
     dataset = ImageDataset(
-        name="cifar100",
-        images=torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).contiguous(),
-        targets=torch.from_numpy(targets.astype(np.int64)),
+        name=files.title.replace("-", "").lower(),
+        images=channels_first(pixels),
+        targets=torch.from_numpy(targets),
         class_names=tuple(names),
         split=split,
         source=source,
     )
     if classes is None:
         return dataset
-    return dataset.select_classes([_place(name, names) for name in classes], split=split)
+    return dataset.select_classes([_place(files, name, names) for name in classes], split=split)
 
 
-_Arrays = tuple[UInt8[np.ndarray, "items 32 32 3"], np.ndarray, list[str]]
+_Arrays = tuple[UInt8[np.ndarray, "items 32 32 3"], Int[np.ndarray, " items"], list[str]]
 
 
-def _place(name: str, names: Sequence[str]) -> int:
+def _place(files: CifarFiles, name: str, names: Sequence[str]) -> int:
     if name not in names:
-        raise UserError(f"CIFAR-100 has no class {name!r}: it has {', '.join(names)}")
+        raise UserError(f"{files.title} has no class {name!r}: it has {', '.join(names)}")
     return names.index(name)
 
 
-def _read_packed(path: Path, split: str, classes: Sequence[str] | None) -> _Arrays:
+def _read_packed(
+    files: CifarFiles, root: Path, split: str, classes: Sequence[str] | None
+) -> _Arrays:
     """Only the mosaics that hold what is asked for: to decode all takes seconds."""
-    with np.load(path, allow_pickle=False) as packed:
-        stored, offset = packed["jpeg_bytes"], packed["mosaic_offset"]
-        count, columns = packed["mosaic_count"], int(packed["mosaic_cols"])
-        targets, is_test = packed["label"], packed["split"] == 1
-        names = [str(name) for name in packed["class_names"]]
-    wanted = range(len(names)) if classes is None else [_place(name, names) for name in classes]
-    # A mosaic holds one class of one of the original splits: its first tile tells which.
-    first = np.cumsum(count) - count
-    in_split = np.full(len(count), True) if split == "all" else is_test[first] == (split == "test")
-    chosen = np.flatnonzero(in_split & np.isin(targets[first], wanted))
-    tiles = [
-        read_mosaic(stored[offset[m] : offset[m + 1]].tobytes(), columns, int(count[m]))
-        for m in chosen
-    ]
-    return np.concatenate(tiles), np.repeat(targets[first[chosen]], count[chosen]), names
+    packed = read_packed(root / files.packed, (*MOSAICS, "split", "class_names"))
+    names = [str(name) for name in packed["class_names"]]
+    wanted = [_place(files, name, names) for name in (names if classes is None else classes)]
+    first = first_tiles(packed)  # a mosaic holds one class of one of the original splits
+    is_test = packed["split"][first] == 1
+    in_split = np.full(len(first), True) if split == "all" else is_test == (split == "test")
+    chosen = np.flatnonzero(in_split & np.isin(packed["label"][first], wanted))
+    return *read_mosaics(packed, chosen), names
 
 
-def read_mosaic(jpeg: bytes, columns: int, tiles: int) -> UInt8[np.ndarray, "tiles side side 3"]:
-    """The first `tiles` square tiles, row by row, of an image that is `columns` tiles wide."""
-    from PIL import Image
-
-    with Image.open(io.BytesIO(jpeg)) as image:
-        mosaic = np.asarray(image.convert("RGB"))
-    side = mosaic.shape[1] // columns
-    grid = mosaic.reshape(mosaic.shape[0] // side, side, columns, side, 3)
-    return grid.transpose(0, 2, 1, 3, 4).reshape(-1, side, side, 3)[:tiles]
-
-
-def _read_batches(folder: Path, split: str) -> _Arrays:
-    parts = [_unpickle(folder / part) for part in ("train", "test") if split in (part, "all")]
-    meta = _unpickle(folder / "meta")
+def _read_batches(files: CifarFiles, root: Path, split: str) -> _Arrays:
+    parts = {"train": files.train, "test": files.test, "all": files.train + files.test}[split]
+    batches = [_unpickle(files, root / files.folder / part) for part in parts]
+    meta = _unpickle(files, root / files.folder / files.meta)
     try:
-        pixels = np.concatenate([part["data"] for part in parts])
-        targets = np.concatenate([part["fine_labels"] for part in parts])
-        names = list(meta["fine_label_names"])
+        pixels = np.concatenate([batch["data"] for batch in batches])
+        targets = np.concatenate([batch[files.labels] for batch in batches])
+        names = list(meta[files.names])
     except KeyError as error:
-        raise UserError(f"{folder} lacks {error}: unpack cifar-100-python.tar.gz again") from error
-    return pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), targets, names
+        raise UserError(
+            f"{root / files.folder} lacks {error}: unpack {files.archive} again"
+        ) from error
+    return pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), targets.astype(np.int64), names
 
 
 class _ArraysOnly(pickle.Unpickler):
@@ -159,14 +202,12 @@ class _ArraysOnly(pickle.Unpickler):
             return allowed[name]
         if (module, name) == ("_codecs", "encode"):  # how Python 3 stores bytes for Python 2
             return super().find_class(module, name)
-        raise pickle.UnpicklingError(f"{module}.{name} has no place in CIFAR-100")
+        raise pickle.UnpicklingError(f"{module}.{name} has no place in CIFAR")
 
 
-def _unpickle(path: Path) -> dict[str, Any]:
+def _unpickle(files: CifarFiles, path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
             return dict(_ArraysOnly(file, encoding="latin1").load())
     except (OSError, pickle.UnpicklingError, EOFError, ValueError, TypeError) as error:
-        raise UserError(
-            f"cannot read {path} ({error}): unpack cifar-100-python.tar.gz again"
-        ) from error
+        raise UserError(f"cannot read {path} ({error}): unpack {files.archive} again") from error

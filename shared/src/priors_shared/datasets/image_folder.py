@@ -12,7 +12,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from priors_shared.datasets.base import SPLITS, ImageDataset, check_split
+from priors_shared.datasets.base import SPLITS, ImageDataset, check_image_size, check_split
 from priors_shared.errors import UserError
 
 if TYPE_CHECKING:
@@ -50,8 +50,7 @@ def load_image_folder(
     check_split(split)
     if channels not in (1, 3):
         raise UserError(f"channels must be 1 (grey) or 3 (RGB), got {channels}")
-    if image_size < 1:
-        raise UserError(f"image_size must be at least 1 pixel, got {image_size}")
+    check_image_size(image_size)
     if invert not in (True, False, "auto"):
         raise UserError(f"invert must be True, False or 'auto', got {invert!r}")
     root = Path(path).expanduser()
@@ -112,10 +111,10 @@ def _class_folders(root: Path, split: str) -> list[Path]:
         raise UserError(f"image folder {root} does not exist: check the path")
     if not root.is_dir():
         raise UserError(f"{root} is a file: give the folder that holds one subfolder per class")
-    folders = _subfolders(root)
+    folders = subfolders(root)
     if not folders:
         raise UserError(f"{root} has no subfolders: put each class' images in a folder of its own")
-    by_split = {folder.name: _subfolders(folder) for folder in folders}
+    by_split = {folder.name: subfolders(folder) for folder in folders}
     # train/ and test/ are splits, not classes, when nothing else is there and they hold folders
     if set(by_split) <= set(SPLITS) and all(by_split.values()):
         return _of_named_split(root, by_split, split)
@@ -146,7 +145,8 @@ def _of_named_split(root: Path, by_split: dict[str, list[Path]], split: str) -> 
     return by_split[split]
 
 
-def _subfolders(folder: Path) -> list[Path]:
+def subfolders(folder: Path) -> list[Path]:
+    """The folders in a folder that are not hidden, by name."""
     return sorted(child for child in folder.iterdir() if child.is_dir() and _shown(child, folder))
 
 

@@ -52,8 +52,8 @@ def adapt_to_folder(
     """
     network = learner.network
     options = {"image_size": network.image_size, "channels": network.channels}
-    invert = "auto" if network.channels == 1 else "never"
-    dataset = load_dataset(f"folder:{folder}", "all", **options, invert=invert)  # type: ignore[arg-type]
+    invert = "auto" if network.channels == 1 else False  # characters: ink is light
+    dataset = load_dataset(f"folder:{folder}", "all", **options, invert=invert)
     if not 2 <= dataset.classes <= learner.ways:
         raise UserError(
             f"{folder} has {dataset.classes} classes; this learner takes 2 to {learner.ways}"

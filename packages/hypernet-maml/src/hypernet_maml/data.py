@@ -34,7 +34,7 @@ def load_images(
         options = {
             "image_size": network.image_size,
             "channels": network.channels,
-            "invert": "never",
+            "invert": False,
         }
     elif name == "tiny-imagenet":
         options = {"image_size": network.image_size}
@@ -106,7 +106,9 @@ def _items(dataset: ImageDataset, items: Int[Tensor, " n"]) -> ImageDataset:
         targets=dataset.targets[items],
         class_names=dataset.class_names,
         split=dataset.split,
+        skipped=dataset.skipped,
         source=dataset.source,
+        paths=tuple(dataset.paths[i] for i in items.tolist()) if dataset.paths else (),
     )
 
 

@@ -1,0 +1,194 @@
+"""The commands, as a user types them: what they print, what they leave, what they refuse."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from hypernet_maml.cli import main
+from hypernet_maml.config import InnerLoop, MetaConfig, NetworkConfig
+from hypernet_maml.metatraining import new_learner, save_learner
+from hypernet_maml.networks import build_network
+from hypernet_maml.presets import META, TRAIN
+
+SIDE = 16
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """Six images each of three classes: light squares of three sizes, in noise."""
+    generator = torch.Generator().manual_seed(0)
+    root = tmp_path / "images"
+    for split in ("train", "val", "test"):
+        for c, size in enumerate((3, 7, 12)):
+            folder = root / split / f"{split}{size}"
+            folder.mkdir(parents=True)
+            for i in range(8):
+                pixels = 40 * torch.rand(SIDE, SIDE, 3, generator=generator)
+                pixels[2 : 2 + size, 2 : 2 + size] += 150 + 20 * c
+                grey = pixels.to(torch.uint8).numpy()
+                Image.fromarray(grey).save(folder / f"{i}.png")
+    return root
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    network = NetworkConfig(kind="conv4", width=4, image_size=SIDE)
+    config = MetaConfig(ways=3, shots=2, inner=InnerLoop(steps=5, learning_rate=0.1))
+    torch.manual_seed(0)
+    learner = new_learner(build_network(network), network, config)
+    save_learner(tmp_path / "learner", learner, network, config)
+    return tmp_path / "learner"
+
+
+def test_train_metatrain_eval_adapt_export_diagnose(
+    images: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A user's own folder, from images to predictions, with every command in turn."""
+    monkeypatch.chdir(tmp_path)
+    network = ["--kind", "conv4", "--width", "4", "--image-size", str(SIDE)]
+    quick = ["--epochs", "2", "--batch", "6", "--milestones", "1", "--per-class", "None"]
+    data = ["--dataset", f"folder:{images}"]
+    main(
+        ["train", "cifar10_hyperwrn_16_1_cpu", *data, *network, *quick, "--out", "base", "--quiet"]
+    )
+    assert "next      hypernet-maml export base" in capsys.readouterr().out
+    assert {p.name for p in Path("base/plots").iterdir()} == {"training.png", "ratios.png"}
+    config = json.loads(Path("base/config.json").read_text())
+    assert config["network"]["kind"] == "conv4"
+
+    few = ["--ways", "3", "--shots", "2", "--queries", "2", "--iterations", "2", "--tasks", "1"]
+    few += ["--validate-every", "1", "--validation-tasks", "2", "--inner-steps", "1"]
+    main(["metatrain", "glyphs_5way_cpu", "base", *data, *few, "--out", "meta", "--quiet"])
+    assert Path("meta/plots/meta.png").is_file()
+    assert json.loads(Path("meta/config.json").read_text())["inner"]["steps"] == 1
+    main(["eval", "meta", "--episodes", "4", "--queries", "2", "--out", "eval.json"])
+    result = json.loads(Path("eval.json").read_text())
+    assert len(result["per_task"]) == 4
+    assert result["accuracy"] == pytest.approx(sum(result["per_task"]) / 4, abs=1e-4)
+    main(["export", "base", "--out", "plain"])
+    assert "same logits to the bit" in capsys.readouterr().out
+    main(["diagnose", "meta", "base", "--out", "seen", "--tasks", "2"])
+    assert {p.name for p in Path("seen").iterdir()} == {
+        "movement.png",
+        "ratios-base.png",
+        "diagnosis.json",
+    }
+
+
+def test_adapt_predicts_every_image_that_it_did_not_learn_from(
+    images: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "predictions.csv"
+    (images / "test" / "test3" / "broken.png").write_bytes(b"no image")
+    main(["adapt", str(checkpoint), str(images / "test"), "--shots", "3", "--out", str(out)])
+    rows = list(csv.DictReader(out.open()))
+    assert len(rows) == 3 * (8 - 3)
+    assert len({row["path"] for row in rows}) == len(rows)
+    assert all(Path(row["path"]).parent.name == row["class"] for row in rows)
+    printed = capsys.readouterr()
+    assert "broken.png" in printed.err
+    right = sum(row["class"] == row["predicted"] for row in rows)
+    assert f"{100 * right / len(rows):.1f} % right" in printed.out
+    assert right > 0.6 * len(rows)  # sizes are easy, even for random features
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["trian"], "unknown command 'trian': did you mean train?"),
+        (["train"], "train needs a preset first"),
+        (["train", "cifar"], "unknown preset 'cifar'"),
+        (["train", "cifar10_hyperwrn_28_4", "--depht", "3"], "did you mean --depth?"),
+        (["train", "cifar10_hyperwrn_28_4", "--depth", "17"], "a WRN's depth is 6 n + 4"),
+        (["train", "cifar10_hyperwrn_28_4", "--epochs", "0"], "epochs must be at least 1, got 0"),
+        (
+            ["train", "cifar10_hyperwrn_28_4", "--data-root", "nowhere"],
+            "CIFAR-10 not found under nowhere",
+        ),
+        (["eval", "nowhere"], "nowhere: neither a folder nor shipped weights"),
+        (["eval", "LEARNER", "--dataset", "nothing"], "unknown dataset 'nothing'"),
+        (["adapt", "LEARNER", "nowhere"], "nowhere"),
+        (
+            ["adapt", "LEARNER", "IMAGES/test", "--shots", "8"],
+            "none left to predict: lower --shots",
+        ),
+        (["adapt", "LEARNER", "IMAGES/test", "--shots", "9"], "has 8 images, fewer than the 9"),
+        (
+            ["eval", "LEARNER", "--dataset", "folder:IMAGES", "--shots", "9"],
+            "fewer than the 9 shots",
+        ),
+        (["metatrain", "glyphs_5way_cpu", "LEARNER"], "but the network is for 3 x 16 x 16"),
+        (["export", "UNFINISHED"], "the training has not finished"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    argv: list[str],
+    said: str,
+    images: Path,
+    checkpoint: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PRIORS_DATA", raising=False)
+    unfinished = tmp_path / "unfinished"
+    unfinished.mkdir()
+    (unfinished / "metrics.jsonl").touch()
+    names = {"LEARNER": checkpoint, "IMAGES": images, "UNFINISHED": unfinished}
+    for name, path in names.items():
+        argv = [argument.replace(name, str(path)) for argument in argv]
+    before = sorted(p for p in tmp_path.rglob("*") if p.is_file())
+    with pytest.raises(SystemExit) as stop:
+        main(argv)
+    assert stop.value.code == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("error: ")
+    assert said in error
+    after = sorted(p for p in tmp_path.rglob("*") if p.is_file())
+    assert after == before  # nothing half begun is left
+
+
+def test_presets_are_listed_with_what_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["presets"])
+    printed = capsys.readouterr().out
+    for name, preset in {**TRAIN, **META}.items():
+        assert preset.__doc__  # type: ignore[attr-defined]
+        assert name in printed
+
+
+def test_presets_of_the_thesis() -> None:
+    for name in ("cifar10_hyperwrn_28_4", "cifar100_hyperwrn_40_2", "cifar10_hyperresnet34"):
+        config = TRAIN[name]()
+        assert (config.epochs, config.batch, config.learning_rate) == (200, 128, 0.1)
+        assert (config.milestones, config.decay) == ((60, 120, 160), 0.2)
+        assert (config.weight_decay, config.output_l2) == (5e-4, 6.25e-5)
+        assert config.network.sharing == "unshared"
+        assert not config.network.hyper_bias
+    for preset in (META["fc100_5way"], META["miniimagenet_5way"]):
+        config = preset()
+        assert (config.inner.learning_rate, config.learning_rate) == (0.01, 1e-3)
+        assert (config.halve_every, config.tasks, config.queries, config.ways) == (1000, 4, 15, 5)
+
+
+def test_help_does_not_import_torch() -> None:
+    import subprocess
+    import sys
+
+    for argv in (["--help"], ["train", "--help"], ["metatrain", "--help"], ["presets"]):
+        code = (
+            "import sys\nfrom hypernet_maml.cli import main\n"
+            f"try: main({argv})\nexcept SystemExit: pass\n"
+            "sys.exit('torch' in sys.modules)"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+        assert done.returncode == 0, argv

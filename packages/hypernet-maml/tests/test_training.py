@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from hypernet_maml import training
 from hypernet_maml.config import LaunchConfig, NetworkConfig, TrainConfig
-from hypernet_maml.data import classification_sets, crop_and_flip, take_per_class
+from hypernet_maml.data import classification_sets, crop_and_flip, split_per_class
 from hypernet_maml.hyperconv import generate_once, hyper_layers, is_hyper_parameter, output_l2
 from hypernet_maml.layers import BatchNorm2d
 from hypernet_maml.learner import load_network
@@ -274,20 +274,20 @@ def test_validation_images_are_not_trained_on_and_classes_are_the_same() -> None
     trained = {bytes(image.numpy().tobytes()) for image in train_set.images}
     assert not any(bytes(image.numpy().tobytes()) in trained for image in val_set.images)
     with pytest.raises(
-        UserError, match=r"class 'class 0' of stripes has 18 images, fewer than the 19"
+        UserError, match=r"class 'class 0' of stripes has 18 images, fewer than the 19 per class"
     ):
         classification_sets("stripes", None, NET, per_class=19, generator=generator)
 
 
 def test_images_per_class_are_drawn_at_random() -> None:
     dataset = stripes()
-    chosen, rest = take_per_class(dataset, 5, torch.Generator().manual_seed(0))
+    chosen, rest = split_per_class(dataset, 5, torch.Generator().manual_seed(0))
     assert len(chosen) == 20
     assert len(rest) == 60
     assert not torch.equal(
         chosen.images[:5], dataset.images[:5]
     )  # stored order has near-duplicates
-    again, _ = take_per_class(dataset, 5, torch.Generator().manual_seed(0))
+    again, _ = split_per_class(dataset, 5, torch.Generator().manual_seed(0))
     assert torch.equal(chosen.images, again.images)
 
 

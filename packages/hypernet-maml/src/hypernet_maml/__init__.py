@@ -1,6 +1,27 @@
 """Convolutions whose weights a small hypernetwork generates, and MAML that adapts their embeddings.
 
-Planned: nothing is here yet but the version.
+The names below are loaded when they are first asked for: importing this package does not import torch.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hypernet_maml.hyperconv import hyperize, reparameterize
+    from hypernet_maml.learner import FewShotLearner, load_network
+
 __version__ = "0.1.0"
+__all__ = ["FewShotLearner", "__version__", "hyperize", "load_network", "reparameterize"]
+
+_MODULE_OF = {
+    "FewShotLearner": "learner",
+    "hyperize": "hyperconv",
+    "load_network": "learner",
+    "reparameterize": "hyperconv",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)

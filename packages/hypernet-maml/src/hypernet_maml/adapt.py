@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from hypernet_maml.data import as_input, take_per_class
+from hypernet_maml.data import as_input, split_per_class
 from hypernet_maml.learner import FewShotLearner
 from priors_shared.datasets import load_dataset
 from priors_shared.episodes import generator_for
@@ -51,14 +51,18 @@ def adapt_to_folder(
     image left to predict.
     """
     network = learner.network
-    options = {"image_size": network.image_size, "channels": network.channels}
-    invert = "auto" if network.channels == 1 else False  # characters: ink is light
-    dataset = load_dataset(f"folder:{folder}", "all", **options, invert=invert)
+    dataset = load_dataset(
+        f"folder:{folder}",
+        "all",
+        image_size=network.image_size,
+        channels=network.channels,
+        invert="auto" if network.channels == 1 else False,  # characters: ink is light
+    )
     if not 2 <= dataset.classes <= learner.ways:
         raise UserError(
             f"{folder} has {dataset.classes} classes; this learner takes 2 to {learner.ways}"
         )
-    support, query = take_per_class(dataset, shots, generator_for(seed, 0))
+    support, query = split_per_class(dataset, shots, generator_for(seed, 0))
     left = torch.bincount(query.targets, minlength=dataset.classes)
     if int(left.min()) < 1:
         poor = dataset.class_names[int(left.argmin())]

@@ -382,6 +382,41 @@ def _diagnose(args: list[str]) -> None:
         say(line)
 
 
+# --- reproduce ---
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ReproduceOptions:
+    experiments: Annotated[Positional[tuple[str, ...]], arg(metavar="[EXPERIMENT ...]")] = ("all",)
+    """table-3.1, table-3.2, table-3.3, table-3.5, or all"""
+    preset: Literal["cpu", "paper"] = "cpu"
+    """cpu: small networks and part of the data, one core. paper: the thesis' setting"""
+    out: Annotated[Path, arg(metavar="DIR")] = Path("results")
+    """folder for the results: JSON and tables"""
+    runs: Annotated[Path, arg(metavar="DIR")] = Path("runs")
+    """folder of the trainings: those that it holds are resumed or used again"""
+    quick: bool = False
+    """evaluate what is trained already, train nothing"""
+
+
+def _reproduce(args: list[str]) -> None:
+    about = "Run the experiments of the thesis, beside its numbers."
+    options = parse_options(_ReproduceOptions, f"{PROGRAM} reproduce", args, description=about)
+    from hypernet_maml.experiments import EXPERIMENTS
+
+    chosen = list(EXPERIMENTS) if "all" in options.experiments else list(options.experiments)
+    for name in chosen:
+        if name not in EXPERIMENTS:
+            raise UserError(unknown("experiment", name, [*EXPERIMENTS, "all"]))
+    options.out.mkdir(parents=True, exist_ok=True)
+    for name in chosen:
+        say(f"{name} ({options.preset})")
+        EXPERIMENTS[name](
+            preset=options.preset, out=options.out, quick=options.quick, runs=options.runs
+        )
+    say(f"written   {options.out}")
+
+
 # --- presets ---
 
 
@@ -406,5 +441,6 @@ VERBS = {
     "adapt": (_adapt, "learn the classes of an image folder from a few images each"),
     "export": (_export, "write a plain network with the same outputs"),
     "diagnose": (_diagnose, "plot embedding ratios and inner-loop movement"),
+    "reproduce": (_reproduce, "run the experiments of the thesis"),
     "presets": (_presets, "list the presets"),
 }

@@ -6,16 +6,17 @@ import logging
 from pathlib import Path
 
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from hypernet_maml.config import NetworkConfig
-from priors_shared.datasets import FOLDER, ImageDataset, load_dataset
+from priors_shared.datasets import FOLDER, ImageDataset, load_dataset, subset_per_class
 from priors_shared.errors import UserError
 
 _LOG = logging.getLogger(__name__)
 SAME_CLASSES = ("cifar10", "cifar100")
 """Datasets whose test images are of the training classes; the others' splits are by class."""
+RESIZED = ("miniimagenet", "tiny-imagenet")
 HELD_OUT = 10
 """Of a training set split by class, one image in so many is kept for validation."""
 PADDING = 4
@@ -36,7 +37,7 @@ def load_images(
             "channels": network.channels,
             "invert": False,
         }
-    elif name == "tiny-imagenet":
+    elif name in RESIZED or name.startswith("pacs-"):
         options = {"image_size": network.image_size}
     dataset = load_dataset(name, split, data_root, **options)
     for path, reason in dataset.skipped:
@@ -68,23 +69,25 @@ def classification_sets(
     train = load_images(name, "train", data_root, network)
     if name in SAME_CLASSES:
         val = load_images(name, "test", data_root, network)
-        return take_per_class(train, per_class, generator)[0], val
+        return _some(train, per_class, generator), val
     fewest = int(torch.bincount(train.targets, minlength=train.classes).min())
     if fewest < 2:
         raise UserError(f"{name}: each class needs 2 images or more, to train and to validate on")
-    held_out, rest = take_per_class(train, max(1, fewest // HELD_OUT), generator)
-    return take_per_class(rest, per_class, generator)[0], held_out
+    held_out, rest = split_per_class(train, max(1, fewest // HELD_OUT), generator)
+    return _some(rest, per_class, generator), held_out
 
 
-def take_per_class(
-    dataset: ImageDataset, count: int | None, generator: torch.Generator
+def _some(dataset: ImageDataset, per_class: int | None, generator: torch.Generator) -> ImageDataset:
+    return dataset if per_class is None else subset_per_class(dataset, per_class, generator)
+
+
+def split_per_class(
+    dataset: ImageDataset, count: int, generator: torch.Generator
 ) -> tuple[ImageDataset, ImageDataset]:
-    """`count` random images of each class, and the others. None: all, and none.
+    """`count` random images of each class, and the others.
 
     Raises UserError when a class has fewer.
     """
-    if count is None:
-        return dataset, _items(dataset, torch.empty(0, dtype=torch.int64))
     chosen, rest = [], []
     for target in range(dataset.classes):
         items = dataset.items_of(target)
@@ -96,20 +99,7 @@ def take_per_class(
         shuffled = items[torch.randperm(len(items), generator=generator)]
         chosen.append(shuffled[:count].sort().values)
         rest.append(shuffled[count:].sort().values)
-    return _items(dataset, torch.cat(chosen)), _items(dataset, torch.cat(rest))
-
-
-def _items(dataset: ImageDataset, items: Int[Tensor, " n"]) -> ImageDataset:
-    return ImageDataset(
-        name=dataset.name,
-        images=dataset.images[items],
-        targets=dataset.targets[items],
-        class_names=dataset.class_names,
-        split=dataset.split,
-        skipped=dataset.skipped,
-        source=dataset.source,
-        paths=tuple(dataset.paths[i] for i in items.tolist()) if dataset.paths else (),
-    )
+    return dataset.select_items(torch.cat(chosen)), dataset.select_items(torch.cat(rest))
 
 
 def crop_and_flip(

@@ -146,7 +146,8 @@ def _live_section(report_dir: Path) -> Section:
         config: TrainConfig = replace(
             recipe,
             stages=tuple(
-                replace(by_kind[kind], updates=updates, warmup=10) for kind, updates in stages
+                replace(by_kind[kind], updates=updates, warmup=10, jitter=0)
+                for kind, updates in stages
             ),
             validate_every=30,
             validation_episodes=32,

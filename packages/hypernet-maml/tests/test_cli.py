@@ -14,7 +14,7 @@ from hypernet_maml.cli import main
 from hypernet_maml.config import InnerLoop, MetaConfig, NetworkConfig
 from hypernet_maml.metatraining import new_learner, save_learner
 from hypernet_maml.networks import build_network
-from hypernet_maml.presets import META, TRAIN
+from hypernet_maml.presets import DOMAIN, META, TRAIN
 
 SIDE = 16
 
@@ -161,7 +161,7 @@ def test_bad_input_is_one_line_and_exit_code_2(
 def test_presets_are_listed_with_what_they_are(capsys: pytest.CaptureFixture[str]) -> None:
     main(["presets"])
     printed = capsys.readouterr().out
-    for name, preset in {**TRAIN, **META}.items():
+    for name, preset in {**TRAIN, **META, **DOMAIN}.items():
         assert preset.__doc__  # type: ignore[attr-defined]
         assert name in printed
 
@@ -184,7 +184,8 @@ def test_help_does_not_import_torch() -> None:
     import subprocess
     import sys
 
-    for argv in (["--help"], ["train", "--help"], ["metatrain", "--help"], ["presets"]):
+    verbs = (["train", "--help"], ["metatrain", "--help"], ["domain", "--help"])
+    for argv in (["--help"], *verbs, ["presets"]):
         code = (
             "import sys\nfrom hypernet_maml.cli import main\n"
             f"try: main({argv})\nexcept SystemExit: pass\n"

@@ -14,8 +14,15 @@ import tyro
 from tyro.conf import Positional, arg
 
 from hypernet_maml import __version__
-from hypernet_maml.config import Algorithm, InnerLoop, LaunchConfig, MetaConfig, TrainConfig
-from hypernet_maml.presets import META, TRAIN
+from hypernet_maml.config import (
+    Algorithm,
+    DomainConfig,
+    InnerLoop,
+    LaunchConfig,
+    MetaConfig,
+    TrainConfig,
+)
+from hypernet_maml.presets import DOMAIN, META, TRAIN
 from priors_shared.errors import UserError
 from priors_shared.options import (
     described,
@@ -187,6 +194,68 @@ def _metatrain(args: list[str]) -> None:
     say(f"learner   {out / 'model'}: best validation accuracy {100 * best:.1f} %")
     say(f"plot      {plot}")
     say(f"next      {PROGRAM} eval {out}")
+
+
+# --- domain ---
+
+
+@dataclass(frozen=True, kw_only=True)
+class _DomainOptions(_RunOptions):
+    checkpoint: Annotated[Positional[str | None], arg(metavar="[CHECKPOINT]")] = None
+    """a trained network to begin from: run folder, checkpoint folder, or Hugging Face Hub id (default:
+    initial weights)"""
+
+
+def _domain(args: list[str]) -> None:
+    preset, rest, help_text = _preset_and_rest("domain", args, DOMAIN)
+    default = DOMAIN[preset]()
+    domain = subclass(DomainConfig, network=Annotated[type(default.network), arg(name="")])
+    options_type = subclass(
+        _DomainOptions,
+        domain=(Annotated[domain, arg(name="")], domain(**vars(default))),
+        launch=(Annotated[LaunchConfig, arg(name="")], LaunchConfig()),
+    )
+    options: Any = parse_options(
+        options_type, f"{PROGRAM} domain PRESET", rest, description=help_text
+    )
+    config = DomainConfig(**vars(options.domain))
+    image_size = config.network.image_size
+
+    from hypernet_maml.domain import train_domains
+    from hypernet_maml.learner import load_network
+    from hypernet_maml.plots import domain_figure
+    from priors_shared.runs import Run
+
+    net, trained = None, None
+    if options.checkpoint is None:
+        _check_network(config.network)
+    elif config.network != dataclasses.replace(default.network, image_size=image_size):
+        raise UserError(
+            "the network is the checkpoint's: leave out its options, but for --image-size"
+        )
+    else:
+        net, network, trained = load_network(options.checkpoint)
+        network = dataclasses.replace(network, image_size=image_size)
+        config = dataclasses.replace(config, network=network)
+    method = "rsc" if config.rsc else "no-rsc"
+    out = options.out or Path("runs") / preset / f"{config.held_out}-{method}-{config.seed}"
+    record = asdict(config) | {"pretrained": trained}
+    command = shlex.join([PROGRAM, "domain", *args])
+    with Run.create(
+        out, record, command=command, resume=options.resume, quiet=options.launch.quiet
+    ) as run:
+        _or_remove(run, lambda: train_domains(config, net, options.launch, run))
+        found = json.loads((out / "test.json").read_text())
+        title = f"PACS without {config.held_out}, {method}"
+        figure: Any = domain_figure(
+            run.metrics(), held_out=config.held_out, accuracy=found["accuracy"], title=title
+        )
+        plot = run.save_figure("domain", figure)
+    say(f"network   {out / 'model'}: crossval accuracy {100 * found['val_accuracy']:.1f} %")
+    say(
+        f"held out  {config.held_out}: {100 * found['accuracy']:.1f} % of its {found['images']} images"
+    )
+    say(f"plot      {plot}")
 
 
 # --- eval ---
@@ -422,8 +491,8 @@ def _reproduce(args: list[str]) -> None:
 
 def _presets(args: list[str]) -> None:
     parse_options(_NoOptions, f"{PROGRAM} presets", args, description="List the presets.")
-    width = max(map(len, [*TRAIN, *META]))
-    for verb, presets in (("train", TRAIN), ("metatrain", META)):
+    width = max(map(len, [*TRAIN, *META, *DOMAIN]))
+    for verb, presets in (("train", TRAIN), ("metatrain", META), ("domain", DOMAIN)):
         say(f"{PROGRAM} {verb}")
         for name, preset in presets.items():
             say(f"  {name:<{width}}  {(preset.__doc__ or '').strip()}")
@@ -437,6 +506,7 @@ class _NoOptions:
 VERBS = {
     "train": (_train, "train a network on images: classification, or pre-training"),
     "metatrain": (_metatrain, "meta-train a pre-trained network on few-shot tasks"),
+    "domain": (_domain, "train on three domains of PACS, test on the fourth"),
     "eval": (_eval, "accuracy on few-shot tasks, with its confidence interval"),
     "adapt": (_adapt, "learn the classes of an image folder from a few images each"),
     "export": (_export, "write a plain network with the same outputs"),

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+import math
 from pathlib import Path
+from typing import get_args
 
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
+from torch.nn import functional as F
 
-from hypernet_maml.config import NetworkConfig
+from hypernet_maml.config import Domain, NetworkConfig
 from priors_shared.datasets import FOLDER, ImageDataset, load_dataset, subset_per_class
 from priors_shared.errors import UserError
 
@@ -20,6 +23,8 @@ RESIZED = ("miniimagenet", "tiny-imagenet")
 HELD_OUT = 10
 """Of a training set split by class, one image in so many is kept for validation."""
 PADDING = 4
+CROP_SCALE, CROP_RATIO, GREY = (0.8, 1.0), (3 / 4, 4 / 3), 0.1
+LUMA = (0.299, 0.587, 0.114)
 
 
 def load_images(
@@ -77,6 +82,30 @@ def classification_sets(
     return _some(rest, per_class, generator), held_out
 
 
+def domain_sets(
+    held_out: Domain, data_root: str | Path | None, network: NetworkConfig
+) -> tuple[ImageDataset, ImageDataset, ImageDataset]:
+    """PACS: the official train and crossval lists of three domains, and all images of the held-out one."""
+    others = [domain for domain in get_args(Domain) if domain != held_out]
+    train, crossval = (
+        _joined([load_images(f"pacs-{domain}", part, data_root, network) for domain in others])
+        for part in ("train", "crossval")
+    )
+    return train, crossval, load_images(f"pacs-{held_out}", "all", data_root, network)
+
+
+def _joined(datasets: list[ImageDataset]) -> ImageDataset:
+    """One dataset of several with the same classes."""
+    return ImageDataset(
+        name=" + ".join(dataset.name for dataset in datasets),
+        images=torch.cat([dataset.images for dataset in datasets]),
+        targets=torch.cat([dataset.targets for dataset in datasets]),
+        class_names=datasets[0].class_names,
+        split=datasets[0].split,
+        source=datasets[0].source,
+    )
+
+
 def _some(dataset: ImageDataset, per_class: int | None, generator: torch.Generator) -> ImageDataset:
     return dataset if per_class is None else subset_per_class(dataset, per_class, generator)
 
@@ -115,11 +144,41 @@ def crop_and_flip(
     row, column = torch.arange(height), torch.arange(width)
     columns = torch.where(flip, width - 1 - column, column)
     rows, columns = (row + shift[0]).to(images.device), (columns + shift[1]).to(images.device)
-    padded = torch.nn.functional.pad(images, (PADDING,) * 4)
+    padded = F.pad(images, (PADDING,) * 4)
     which = torch.arange(batch, device=images.device)
     return padded[which[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(
         0, 3, 1, 2
     )
+
+
+def crop_and_grey(
+    images: Float[Tensor, "batch channels height width"], generator: torch.Generator
+) -> Float[Tensor, "batch channels height width"]:
+    """A random part of each square image in its full size, and one image in ten in grey.
+
+    A part has 0.8 to 1 of the area and sides of 3 : 4 to 4 : 3, as torchvision's RandomResizedCrop
+    draws it: up to ten tries, else the whole image; bilinear.
+    """
+    batch = len(images)
+    low, high = CROP_RATIO
+    area = torch.empty(batch, 10).uniform_(*CROP_SCALE, generator=generator)
+    ratio = torch.empty(batch, 10).uniform_(math.log(low), math.log(high), generator=generator)
+    sides = torch.stack([area * ratio.exp(), area / ratio.exp()]).sqrt()  # (2: width, height)
+    fits = (sides <= 1).all(0)
+    first = fits.int().argmax(1, keepdim=True).expand(2, batch, 1)
+    drawn = sides.gather(2, first).squeeze(2)
+    side = torch.where(fits.any(1), drawn, 1.0)
+    centre = (1 - side) * (2 * torch.rand(2, batch, generator=generator) - 1)
+    parts = torch.zeros(batch, 2, 3)  # affine maps of [-1, 1]^2 into itself
+    parts[:, 0, 0], parts[:, 1, 1] = side
+    parts[:, :, 2] = centre.T
+    grid = F.affine_grid(parts.to(images), list(images.shape), align_corners=False)
+    cropped = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    grey = torch.rand(batch, generator=generator) < GREY
+    if images.shape[1] == len(LUMA):
+        light = (cropped * images.new_tensor(LUMA)[:, None, None]).sum(1, keepdim=True)
+        cropped = torch.where(grey.to(images.device)[:, None, None, None], light, cropped)
+    return cropped
 
 
 def as_input(images: UInt8[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:

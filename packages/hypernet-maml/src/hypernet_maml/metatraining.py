@@ -30,7 +30,7 @@ from hypernet_maml.maml import (
     evaluate_tasks,
     movement,
 )
-from hypernet_maml.networks import Classifier, build_network
+from hypernet_maml.networks import Classifier, build_network, with_new_classifier
 from priors_shared.checkpoints import (
     has_training_state,
     load_training_state,
@@ -144,15 +144,7 @@ def new_learner(pretrained: Classifier, network: NetworkConfig, config: MetaConf
     Raises UserError where network and algorithm do not fit.
     """
     torch.manual_seed(generator_for(config.seed, 2**31 - 2).initial_seed())
-    net = build_network(replace(network, classes=config.ways))
-    features = {
-        name: value
-        for name, value in pretrained.state_dict().items()
-        if not name.startswith("classifier.")
-    }
-    missing = net.load_state_dict(features, strict=False)
-    assert {n.partition(".")[0] for n in missing.missing_keys} <= {"classifier"}
-    assert not missing.unexpected_keys
+    net = with_new_classifier(pretrained, replace(network, classes=config.ways))
     try:
         return MetaLearner(net, config.inner)
     except ValueError as error:

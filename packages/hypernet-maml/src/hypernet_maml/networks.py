@@ -29,7 +29,7 @@ Stem = Literal["cifar", "imagenet"]
 
 
 class Classifier(nn.Module):
-    """A network that ends in `classifier`, a linear layer on its `features`."""
+    """A network that ends in `classifier`, a linear layer on its `features`: a pooled feature map."""
 
     classifier: Linear
     config: NetworkConfig
@@ -39,11 +39,23 @@ class Classifier(nn.Module):
         super().__init__()
         self.normalise = Normalise(channels)
 
+    def feature_map(
+        self, images: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch maps rows columns"]:
+        """What the last stage makes of normalised images."""
+        raise NotImplementedError
+
+    def pool(
+        self, feature_map: Float[Tensor, "batch maps rows columns"]
+    ) -> Float[Tensor, "batch features"]:
+        """What the classifier sees of a feature map: its mean, but for Conv-4."""
+        return feature_map.mean((2, 3))
+
     def features(
         self, images: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch features"]:
         """What the classifier sees, of normalised images."""
-        raise NotImplementedError
+        return self.pool(self.feature_map(images))
 
     def forward(
         self, images: Float[Tensor, "batch channels height width"]
@@ -97,9 +109,8 @@ class WideResNet(Classifier):
         self.classifier = Linear(inputs, classes)
         _initialise(self)
 
-    def features(self, images: Tensor) -> Tensor:
-        x = _through_stages(self, self.stem(images), 3)
-        return F.relu(self.norm(x)).mean((2, 3))
+    def feature_map(self, images: Tensor) -> Tensor:
+        return F.relu(self.norm(_through_stages(self, self.stem(images), 3)))
 
     def hyper_layers(self, name: str, conv: nn.Conv2d) -> bool:
         stage, _, rest = name.partition(".")
@@ -161,8 +172,8 @@ class ResNet(Classifier):
         self.classifier = Linear(inputs, classes)
         _initialise(self)
 
-    def features(self, images: Tensor) -> Tensor:
-        return _through_stages(self, self.stem(images), 4).mean((2, 3))
+    def feature_map(self, images: Tensor) -> Tensor:
+        return _through_stages(self, self.stem(images), 4)
 
     def hyper_layers(self, name: str, conv: nn.Conv2d) -> bool:
         return name.startswith("stage") and conv.kernel_size == (3, 3)
@@ -199,8 +210,8 @@ class ResNet12(Classifier):
         self.classifier = Linear(widths[-1], classes)
         _initialise(self)
 
-    def features(self, images: Tensor) -> Tensor:
-        return _through_stages(self, images, 4).mean((2, 3))
+    def feature_map(self, images: Tensor) -> Tensor:
+        return _through_stages(self, images, 4)
 
     def hyper_layers(self, name: str, conv: nn.Conv2d) -> bool:
         return name.endswith(("conv2", "conv3"))
@@ -224,14 +235,17 @@ class Conv4(Classifier):
         self.classifier = Linear(width * (image_size // 16) ** 2, classes)
         _initialise(self)
 
-    def features(self, images: Tensor) -> Tensor:
+    def feature_map(self, images: Tensor) -> Tensor:
         x = images
         for i in range(1, 5):
             x = self.get_submodule(f"norm{i}")(self.get_submodule(f"conv{i}")(x))
             x = F.relu(
                 F.max_pool2d(x, 2)
             )  # the maximum commutes with ReLU, which is cheaper after it
-        return x.flatten(1)
+        return x
+
+    def pool(self, feature_map: Tensor) -> Tensor:
+        return feature_map.flatten(1)
 
     def hyper_layers(self, name: str, conv: nn.Conv2d) -> bool:
         return name != "conv1"
@@ -261,6 +275,19 @@ def build_network(config: NetworkConfig) -> Classifier:
     net.config = config
     if config.sharing != "none":
         hyperize(net, sharing=config.sharing, bias=config.hyper_bias)
+    return net
+
+
+def with_new_classifier(pretrained: Classifier, config: NetworkConfig) -> Classifier:
+    """The network of `config` with the pre-trained one's features and a classifier with initial weights.
+
+    config: that of `pretrained`, but for classes and image size.
+    """
+    net = build_network(config)
+    kept = {n: v for n, v in pretrained.state_dict().items() if not n.startswith("classifier.")}
+    loaded = net.load_state_dict(kept, strict=False)
+    assert {name.partition(".")[0] for name in loaded.missing_keys} <= {"classifier"}
+    assert not loaded.unexpected_keys
     return net
 
 

@@ -1,4 +1,4 @@
-"""Figures: training curves, embedding ratios (Fig. 3.3), meta-training and inner-loop movement (Fig. 3.5)."""
+"""Figures: training curves, held-out domains, embedding ratios (Fig. 3.3), meta-training, movement (Fig. 3.5)."""
 
 from __future__ import annotations
 
@@ -20,6 +20,19 @@ def training_figure(metrics: Metrics, *, title: str) -> Figure:
         x="epochs",
         title=title,
     )
+
+
+def domain_figure(metrics: Metrics, *, held_out: str, accuracy: float, title: str) -> Figure:
+    """Loss and crossval accuracy over epochs, beside the accuracy on the held-out domain (Table 3.8)."""
+    figure = training_figure(metrics, title=title)
+    axes = figure.axes[1]
+    axes.set(ylabel="accuracy (%)")
+    axes.lines[0].set_label("crossval images of the training domains")
+    axes.axhline(
+        100 * accuracy, color=COLOURS[1], linestyle="--", label=f"{held_out}, network kept"
+    )
+    axes.legend(frameon=False, fontsize="small")
+    return figure
 
 
 def meta_figure(metrics: Metrics, *, ways: int, title: str) -> Figure:

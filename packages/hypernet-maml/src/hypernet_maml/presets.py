@@ -1,8 +1,9 @@
 """Presets: functions that return a complete configuration.
 
-`TRAIN` are trainings of image classification, also the pre-training of meta-learning; `META` are
-meta-trainings. Every hyper preset has its plain twin by `--sharing none`. Those whose names end in
-`_cpu` train in minutes on a core; the others are the thesis' settings (3.4).
+`TRAIN` are trainings of image classification, also the pre-training of the others; `META` are
+meta-trainings, `DOMAIN` domain generalisation. Every hyper preset has its plain twin by `--sharing none`
+(`DOMAIN` from a checkpoint: that of the checkpoint). Those whose names end in `_cpu` train in minutes on a
+core; the others are the thesis' settings (3.4, 3.5).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from hypernet_maml.config import InnerLoop, MetaConfig, NetworkConfig, TrainConfig
+from hypernet_maml.config import DomainConfig, InnerLoop, MetaConfig, NetworkConfig, TrainConfig
 
 WRN_40_2 = NetworkConfig(kind="wrn", depth=40, width=2)
 WRN_28_4 = NetworkConfig(kind="wrn", depth=28, width=4)
@@ -18,6 +19,8 @@ WRN_16_4 = NetworkConfig(kind="wrn", depth=16, width=4)
 WRN_16_1 = NetworkConfig(kind="wrn", depth=16, width=1)
 RESNET_18 = NetworkConfig(kind="resnet18", width=64)
 RESNET_34 = NetworkConfig(kind="resnet34", width=64)
+RESNET_18_PACS = NetworkConfig(kind="resnet18", width=64, stem="imagenet", image_size=222)
+RESNET_18_NARROW = NetworkConfig(kind="resnet18", width=16, stem="imagenet", image_size=112)
 RESNET_12 = NetworkConfig(kind="resnet12", width=64, image_size=84)
 
 
@@ -86,6 +89,19 @@ def miniimagenet_hyperresnet12() -> TrainConfig:
     return TrainConfig(dataset="miniimagenet", network=RESNET_12)
 
 
+def tiny_imagenet_hyperresnet18() -> TrainConfig:
+    """Table 3.8, pre-training: HyperResNet-18 on Tiny-ImageNet (the thesis: ImageNet), 100 epochs"""
+    network = replace(RESNET_18_PACS, image_size=64)
+    config = TrainConfig(dataset="tiny-imagenet", network=network)
+    return replace(config, epochs=100, milestones=(30, 60, 90), decay=0.1, weight_decay=1e-4)
+
+
+def tiny_imagenet_hyperresnet18_cpu() -> TrainConfig:
+    """pre-training: HyperResNet-18 of a quarter of the width on Tiny-ImageNet, 70 images a class, 30 epochs"""
+    network = replace(RESNET_18_NARROW, image_size=64)
+    return replace(_cpu(TrainConfig(dataset="tiny-imagenet", network=network)), per_class=70)
+
+
 def cifar10_hyperwrn_16_1_cpu() -> TrainConfig:
     """HyperWRN-16-1 on a tenth of CIFAR-10, 30 epochs: minutes on a core"""
     return _cpu(TrainConfig(dataset="cifar10", network=WRN_16_1))
@@ -119,6 +135,8 @@ TRAIN: dict[str, Callable[[], TrainConfig]] = {
         fc100_hyperwrn_16_4,
         fc100_hyperwrn_28_4,
         miniimagenet_hyperresnet12,
+        tiny_imagenet_hyperresnet18,
+        tiny_imagenet_hyperresnet18_cpu,
         cifar10_hyperwrn_16_1_cpu,
         cifar_fs_hyperwrn_16_1_cpu,
         glyphs_hyperconv4_cpu,
@@ -149,6 +167,21 @@ def glyphs_5way_cpu() -> MetaConfig:
 META: dict[str, Callable[[], MetaConfig]] = {
     preset.__name__: preset
     for preset in (fc100_5way, miniimagenet_5way, cifar_fs_5way_cpu, glyphs_5way_cpu)
+}
+
+
+def pacs_hyperresnet18() -> DomainConfig:
+    """Table 3.8: HyperResNet-18 on PACS at 222 x 222, 30 epochs"""
+    return DomainConfig(network=RESNET_18_PACS)
+
+
+def pacs_hyperresnet18_cpu() -> DomainConfig:
+    """HyperResNet-18 of a quarter of the width on PACS at 112 x 112, 5 epochs: minutes on a core"""
+    return DomainConfig(network=RESNET_18_NARROW, epochs=5, milestones=(4,))
+
+
+DOMAIN: dict[str, Callable[[], DomainConfig]] = {
+    preset.__name__: preset for preset in (pacs_hyperresnet18, pacs_hyperresnet18_cpu)
 }
 
 

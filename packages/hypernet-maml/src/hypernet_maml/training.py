@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel
 
-from hypernet_maml.config import CHECKPOINT_KIND, LaunchConfig, TrainConfig
+from hypernet_maml.config import CHECKPOINT_KIND, DomainConfig, LaunchConfig, TrainConfig
 from hypernet_maml.data import as_input, classification_sets, crop_and_flip
 from hypernet_maml.hyperconv import (
     generate_once,
@@ -54,10 +54,11 @@ class Objective(nn.Module):
 
     def forward(self, images: Tensor, labels: Tensor) -> Float[Tensor, ""]:
         with generate_once(self.net):
-            loss = F.cross_entropy(self.net(images), labels)
-            if self.output_l2:
-                loss = loss + self.output_l2 * output_l2(self.net)
-        return loss
+            return F.cross_entropy(self.net(images), labels) + self.penalty()
+
+    def penalty(self) -> Float[Tensor, ""] | float:
+        """The part that depends on the weights alone."""
+        return self.output_l2 * output_l2(self.net) if self.output_l2 else 0.0
 
 
 def train(config: TrainConfig, where: LaunchConfig, run: Run) -> Classifier:
@@ -128,7 +129,9 @@ def train(config: TrainConfig, where: LaunchConfig, run: Run) -> Classifier:
     return final
 
 
-def save_network(folder: Path, net: Classifier, config: TrainConfig, **extra: object) -> None:
+def save_network(
+    folder: Path, net: Classifier, config: TrainConfig | DomainConfig, **extra: object
+) -> None:
     """Write a network that `load_network`, meta-training and the commands read."""
     save_weights(
         folder,
@@ -139,7 +142,7 @@ def save_network(folder: Path, net: Classifier, config: TrainConfig, **extra: ob
     )
 
 
-def build_optimizer(net: nn.Module, config: TrainConfig) -> torch.optim.SGD:
+def build_optimizer(net: nn.Module, config: TrainConfig | DomainConfig) -> torch.optim.SGD:
     """SGD with Nesterov's momentum 0.9; weight decay on all that is neither embedding nor hypernetwork."""
     named = list(net.named_parameters())
     plain = [p for name, p in named if not is_hyper_parameter(name)]
@@ -150,9 +153,9 @@ def build_optimizer(net: nn.Module, config: TrainConfig) -> torch.optim.SGD:
     return torch.optim.SGD(groups, lr=config.learning_rate, momentum=0.9, nesterov=True)
 
 
-def learning_rate(config: TrainConfig, epoch: int) -> float:
+def learning_rate(config: TrainConfig | DomainConfig, epoch: int) -> float:
     """Times `decay` at each milestone passed; constant while weights are averaged."""
-    if config.swa_from is not None and epoch >= config.swa_from:
+    if isinstance(config, TrainConfig) and config.swa_from is not None and epoch >= config.swa_from:
         return config.swa_learning_rate
     return config.learning_rate * config.decay ** sum(epoch >= m for m in config.milestones)
 

@@ -67,7 +67,8 @@ def ratio_figure(metrics: Metrics, *, title: str) -> Figure:
         steps, values = zip(*points, strict=True)
         first = all(line.get_label() != stage for line in axes.lines)
         colour = COLOURS[stages.index(stage) % len(COLOURS)]
-        axes.plot(steps, values, color=colour, alpha=0.8, label=stage if first else None)
+        label = stage if first else None
+        axes.plot(steps, values, color=colour, alpha=0.8, label=label, marker=_marker(steps))
     axes.set(xlabel="epochs", ylabel="|E| / |grad E|", title=title, yscale="log")
     if names:
         axes.legend(frameon=False, fontsize="small")
@@ -111,7 +112,8 @@ def _two_panels(
         points = [(m["step"], scale * m[key]) for m in metrics if key in m]
         if points:
             steps, values = zip(*points, strict=True)
-            axes.plot(steps, values, color=COLOURS[0], alpha=0.3 if smooth else 1.0, linewidth=1)
+            style: dict[str, Any] = {"alpha": 0.3 if smooth else 1.0, "marker": _marker(steps)}
+            axes.plot(steps, values, color=COLOURS[0], linewidth=1, markersize=3, **style)
             if smooth:
                 label_of = "training tasks, running mean"
                 axes.plot(steps, _running_mean(values), color=COLOURS[0], label=label_of)
@@ -120,6 +122,11 @@ def _two_panels(
     panels[0].set_title(title)
     panels[1].set_xlabel(x)
     return figure
+
+
+def _marker(steps: Sequence[int]) -> str | None:
+    """A short curve needs its points: a line through one is nothing."""
+    return "o" if len(steps) <= 30 else None
 
 
 def _running_mean(values: Sequence[float]) -> list[float]:

@@ -162,9 +162,7 @@ def accumulate_meta_gradient(
     former with networks of `hypernet_maml.layers` only. All give the same gradients.
     """
     if batching == "loop":
-        done = [_loop_task(learner, batch, i) for i in range(len(batch.support_labels))]
-        losses, accuracies = (torch.stack(values) for values in zip(*done, strict=True))
-        return losses, accuracies
+        return _loop(learner, batch)
     logits = (_grouped if batching == "grouped" else _vmapped)(learner, batch)
     losses = task_losses(logits, batch.query_labels)
     losses.mean().backward()
@@ -195,14 +193,31 @@ def _task(batch: FewShotEpisodes, i: int) -> tuple[Tensor, Tensor, Tensor, Tenso
     )
 
 
-def _loop_task(learner: MetaLearner, batch: FewShotEpisodes, i: int) -> tuple[Tensor, Tensor]:
-    support, support_labels, query, query_labels = _task(batch, i)
-    params, steps = learner.start()
-    fast = learner.adapt(params, steps, support, support_labels, create_graph=True)
-    logits = learner(fast, query)
-    loss = task_losses(logits, query_labels)
-    (loss / len(batch.support_labels)).backward()
-    return loss.detach(), accuracy(logits, query_labels)
+def _loop(learner: MetaLearner, batch: FewShotEpisodes) -> tuple[Tensor, Tensor]:
+    """One task's graph at a time: each task's gradient stops at the start, then passes it once for all."""
+    start = learner.start()
+    params, steps = (
+        {name: p.detach().requires_grad_() for name, p in part.items()} for part in start
+    )
+    count = len(batch.support_labels)
+    losses, accuracies = [], []
+    for i in range(count):
+        support, support_labels, query, query_labels = _task(batch, i)
+        fast = learner.adapt(params, steps, support, support_labels, create_graph=True)
+        logits = learner(fast, query)
+        loss = task_losses(logits, query_labels)
+        (loss / count).backward()
+        losses.append(loss.detach())
+        accuracies.append(accuracy(logits, query_labels))
+    reached = [
+        (p, copy[name].grad)
+        for part, copy in zip(start, (params, steps), strict=True)
+        for name, p in part.items()
+        if p.requires_grad and copy[name].grad is not None
+    ]
+    tensors, gradients = zip(*reached, strict=True)
+    torch.autograd.backward(tensors, gradients)
+    return torch.stack(losses), torch.stack(accuracies)
 
 
 def _grouped(learner: MetaLearner, batch: FewShotEpisodes) -> Tensor:

@@ -15,6 +15,7 @@ The thesis rounds them as here but for the last of WRN-28-4, where it has 10.3 M
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Literal
 
 import torch
@@ -28,7 +29,7 @@ from hypernet_maml.layers import BatchNorm2d, Conv2d, Linear, Normalise
 Stem = Literal["cifar", "imagenet"]
 
 
-class Classifier(nn.Module):
+class Classifier(nn.Module, ABC):
     """A network that ends in `classifier`, a linear layer on its `features`: a pooled feature map."""
 
     classifier: Linear
@@ -39,11 +40,11 @@ class Classifier(nn.Module):
         super().__init__()
         self.normalise = Normalise(channels)
 
+    @abstractmethod
     def feature_map(
         self, images: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch maps rows columns"]:
         """What the last stage makes of normalised images."""
-        raise NotImplementedError
 
     def pool(
         self, feature_map: Float[Tensor, "batch maps rows columns"]
@@ -64,9 +65,9 @@ class Classifier(nn.Module):
         logits: Tensor = self.classifier(self.features(self.normalise(images)))
         return logits
 
+    @abstractmethod
     def hyper_layers(self, name: str, conv: nn.Conv2d) -> bool:
         """Whether a hypernetwork generates this convolution."""
-        raise NotImplementedError
 
 
 class PreActivationBlock(nn.Module):
@@ -239,9 +240,7 @@ class Conv4(Classifier):
         x = images
         for i in range(1, 5):
             x = self.get_submodule(f"norm{i}")(self.get_submodule(f"conv{i}")(x))
-            x = F.relu(
-                F.max_pool2d(x, 2)
-            )  # the maximum commutes with ReLU, which is cheaper after it
+            x = F.relu(F.max_pool2d(x, 2))  # they commute, and ReLU is cheaper last
         return x
 
     def pool(self, feature_map: Tensor) -> Tensor:

@@ -31,24 +31,21 @@ from hypernet_maml.hyperconv import generate_once
 from hypernet_maml.networks import Classifier, build_network, with_new_classifier
 from hypernet_maml.rsc import Challenge, challenged_logits, draw_challenge
 from hypernet_maml.training import (
+    INITIAL_WEIGHTS,
     Objective,
     build_optimizer,
+    copied_state,
     evaluate,
     learning_rate,
+    resumed_state,
     save_network,
 )
-from priors_shared.checkpoints import (
-    has_training_state,
-    load_training_state,
-    save_training_state,
-)
+from priors_shared.checkpoints import save_training_state
 from priors_shared.datasets import ImageDataset
 from priors_shared.devices import launch, set_threads
 from priors_shared.episodes import generator_for
 from priors_shared.errors import UserError
 from priors_shared.runs import Run, write_atomically
-
-_INIT = 2**31 - 2  # path of the generator of initial weights, beside the epochs'
 
 
 class DomainObjective(Objective):
@@ -91,15 +88,10 @@ def train_domains(
     net = _begin(config, pretrained, train_set)
     net.to(fabric.device).to(memory_format=torch.channels_last)
     optimizer = build_optimizer(net, config)
-    begun, best, best_state = 0, -1.0, _copied(net)
-    if run.resumed and has_training_state(run.checkpoints):
-        state = load_training_state(run.checkpoints)
+    begun, best, best_state = 0, -1.0, copied_state(net)
+    state = resumed_state(run, net, optimizer)
+    if state is not None:
         begun, best, best_state = state.step, float(state.extra["best"]), state.extra_tensors
-        net.load_state_dict(state.model_state)
-        assert state.optimizer_state is not None
-        optimizer.load_state_dict(state.optimizer_state)
-    if run.resumed:
-        run.truncate_after(begun)
 
     objective, optimizer = fabric.setup(DomainObjective(net, config.output_l2), optimizer)
     with run.progress(config.epochs, "train", start=begun) as progress:
@@ -110,7 +102,7 @@ def train_domains(
             loss = _run_epoch(objective, optimizer, train_set, config, epoch, fabric)
             accuracy = evaluate(net, val_set, fabric.device)
             if accuracy > best:
-                best, best_state = accuracy, _copied(net)
+                best, best_state = accuracy, copied_state(net)
             progress.advance(loss=loss, val_accuracy=accuracy)
             done = epoch + 1
             if fabric.is_global_zero:
@@ -140,16 +132,12 @@ def train_domains(
 def _begin(
     config: DomainConfig, pretrained: Classifier | None, train_set: ImageDataset
 ) -> Classifier:
-    torch.manual_seed(generator_for(config.seed, _INIT).initial_seed())
+    torch.manual_seed(generator_for(config.seed, INITIAL_WEIGHTS).initial_seed())
     if pretrained is not None:
         return with_new_classifier(pretrained, config.network)
     net = build_network(config.network)
     net.normalise.fit(train_set.images)
     return net
-
-
-def _copied(net: Classifier) -> dict[str, Tensor]:
-    return {name: value.detach().clone() for name, value in net.state_dict().items()}
 
 
 def _run_epoch(

@@ -31,9 +31,8 @@ from hypernet_maml.maml import (
     movement,
 )
 from hypernet_maml.networks import Classifier, build_network, with_new_classifier
+from hypernet_maml.training import INITIAL_WEIGHTS, copied_state, resumed_state
 from priors_shared.checkpoints import (
-    has_training_state,
-    load_training_state,
     save_training_state,
     save_weights,
 )
@@ -79,17 +78,10 @@ def metatrain(
     sampler, validation = FewShotSampler(train_set, **drawn), FewShotSampler(val_set, **drawn)
     learner = new_learner(pretrained, network, config).to(fabric.device)
     optimizer = torch.optim.Adam(learner.parameters(), lr=config.learning_rate)
-    begun, best = 0, -1.0
-    best_state = {name: value.clone() for name, value in learner.state_dict().items()}
-    if run.resumed and has_training_state(run.checkpoints):
-        state = load_training_state(run.checkpoints)
-        begun, best = state.step, float(state.extra["best"])
-        learner.load_state_dict(state.model_state)
-        assert state.optimizer_state is not None
-        optimizer.load_state_dict(state.optimizer_state)
-        best_state = state.extra_tensors
-    if run.resumed:
-        run.truncate_after(begun)
+    begun, best, best_state = 0, -1.0, copied_state(learner)
+    state = resumed_state(run, learner, optimizer)
+    if state is not None:
+        begun, best, best_state = state.step, float(state.extra["best"]), state.extra_tensors
 
     with run.progress(config.iterations, "meta-train", start=begun) as progress:
         for iteration in range(begun, config.iterations):
@@ -118,8 +110,7 @@ def metatrain(
                 moved = inner_movement(learner, validation)
                 metrics["movement"] = sum(moved.values()) / max(1, len(moved))
                 if metrics["val_accuracy"] > best:
-                    best = metrics["val_accuracy"]
-                    best_state = {n: v.detach().clone() for n, v in learner.state_dict().items()}
+                    best, best_state = metrics["val_accuracy"], copied_state(learner)
             progress.advance(**metrics)
             if fabric.is_global_zero:
                 run.log(done, **metrics)
@@ -143,7 +134,7 @@ def new_learner(pretrained: Classifier, network: NetworkConfig, config: MetaConf
 
     Raises UserError where network and algorithm do not fit.
     """
-    torch.manual_seed(generator_for(config.seed, 2**31 - 2).initial_seed())
+    torch.manual_seed(generator_for(config.seed, INITIAL_WEIGHTS).initial_seed())
     net = with_new_classifier(pretrained, replace(network, classes=config.ways))
     try:
         return MetaLearner(net, config.inner)

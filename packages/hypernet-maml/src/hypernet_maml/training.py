@@ -29,6 +29,7 @@ from hypernet_maml.hyperconv import (
 from hypernet_maml.layers import BatchNorm2d
 from hypernet_maml.networks import Classifier, build_network
 from priors_shared.checkpoints import (
+    TrainingState,
     has_training_state,
     load_training_state,
     save_training_state,
@@ -41,7 +42,7 @@ from priors_shared.errors import UserError
 from priors_shared.runs import Run
 
 EVALUATION_BATCH = 500
-_DATA, _INIT = 2**31 - 1, 2**31 - 2  # paths of generators beside the epochs'
+DATA_PATH, INITIAL_WEIGHTS = 2**31 - 1, 2**31 - 2  # paths of generators beside the updates'
 
 
 class Objective(nn.Module):
@@ -74,26 +75,21 @@ def train(config: TrainConfig, where: LaunchConfig, run: Run) -> Classifier:
         where.data_root,
         config.network,
         per_class=config.per_class,
-        generator=generator_for(config.seed, _DATA),
+        generator=generator_for(config.seed, DATA_PATH),
     )
     config = replace(config, network=replace(config.network, classes=train_set.classes))
-    torch.manual_seed(generator_for(config.seed, _INIT).initial_seed())
+    torch.manual_seed(generator_for(config.seed, INITIAL_WEIGHTS).initial_seed())
     net = build_network(config.network)
     net.normalise.fit(train_set.images)
     net.to(fabric.device).to(memory_format=torch.channels_last)
     optimizer = build_optimizer(net, config)
     average = AveragedModel(net) if config.swa_from is not None else None
     begun = 0
-    if run.resumed and has_training_state(run.checkpoints):
-        state = load_training_state(run.checkpoints)
+    state = resumed_state(run, net, optimizer)
+    if state is not None:
         begun = state.step
-        net.load_state_dict(state.model_state)
-        assert state.optimizer_state is not None
-        optimizer.load_state_dict(state.optimizer_state)
         if average is not None:
             average.load_state_dict(state.extra_tensors)
-    if run.resumed:
-        run.truncate_after(begun)
 
     objective, optimizer = fabric.setup(Objective(net, config.output_l2), optimizer)
     with run.progress(config.epochs, "train", start=begun) as progress:
@@ -127,6 +123,29 @@ def train(config: TrainConfig, where: LaunchConfig, run: Run) -> Classifier:
         accuracy = evaluate(final, val_set, fabric.device)
         save_network(run.out / "model", final, config, val_accuracy=accuracy)
     return final
+
+
+def resumed_state(
+    run: Run, model: nn.Module, optimizer: torch.optim.Optimizer
+) -> TrainingState | None:
+    """Where a resumed run's checkpoint stood, with model and optimizer put there; None: from the start.
+
+    Drops what was logged after it.
+    """
+    if not run.resumed:
+        return None
+    state = load_training_state(run.checkpoints) if has_training_state(run.checkpoints) else None
+    run.truncate_after(state.step if state else 0)
+    if state is not None:
+        model.load_state_dict(state.model_state)
+        assert state.optimizer_state is not None
+        optimizer.load_state_dict(state.optimizer_state)
+    return state
+
+
+def copied_state(model: nn.Module) -> dict[str, Tensor]:
+    """The model's parameters and buffers as they are now."""
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
 
 
 def save_network(

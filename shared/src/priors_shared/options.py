@@ -12,10 +12,12 @@ import io
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
-from tyro.conf import arg
+from tyro.conf import Positional, arg
 
 from priors_shared.console import run_cli
 from priors_shared.errors import UserError
@@ -101,6 +103,54 @@ def _one_line(box: str, program: str) -> str:
     names = list(dict.fromkeys(re.findall(r"(?<![\w-])--[\w.-]+", near.group(1)))) if near else []
     hint = f"; did you mean {' or '.join(names[:3])}?" if names else ""
     return f"{text}{hint} ({program} --help lists the options)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReproduceOptions:
+    """Options of every package's `reproduce`."""
+
+    experiments: Annotated[Positional[tuple[str, ...]], arg(metavar="[EXPERIMENT ...]")] = ("all",)
+    """names of experiments, or all"""
+    preset: Literal["cpu", "paper"] = "cpu"
+    """cpu: small networks, one core. paper: the thesis' setting"""
+    out: Annotated[Path, arg(metavar="DIR")] = Path("results")
+    """folder for the results: JSON, tables, figures"""
+    runs: Annotated[Path, arg(metavar="DIR")] = Path("runs")
+    """folder of the trainings: those that it holds are resumed or used again"""
+    quick: bool = False
+    """evaluate what is trained already, train nothing"""
+
+
+def run_experiments(
+    program: str,
+    args: Sequence[str],
+    names: Sequence[str],
+    load: Callable[[], Mapping[str, Callable[..., None]]],
+) -> None:
+    """The verb `reproduce`: run the experiments named, beside the thesis' numbers.
+
+    names: of the experiments, for the help.
+    load: imports the experiments, `run(preset=, out=, quick=, runs=)` by name; called after parsing.
+    """
+    options = parse_options(
+        ReproduceOptions,
+        f"{program} reproduce",
+        args,
+        description="Run the experiments of the thesis, beside its numbers. EXPERIMENT is one of "
+        f"{', '.join(names)}, or all.",
+    )
+    experiments = load()
+    chosen = list(experiments) if "all" in options.experiments else list(options.experiments)
+    for name in chosen:
+        if name not in experiments:
+            raise UserError(unknown("experiment", name, [*experiments, "all"]))
+    options.out.mkdir(parents=True, exist_ok=True)
+    for name in chosen:
+        say(f"{name} ({options.preset})")
+        experiments[name](
+            preset=options.preset, out=options.out, quick=options.quick, runs=options.runs
+        )
+    say(f"written  {options.out}")
 
 
 def unknown(what: str, name: str, known: Sequence[str]) -> str:

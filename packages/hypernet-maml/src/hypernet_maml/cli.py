@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -28,6 +28,7 @@ from priors_shared.options import (
     described,
     note,
     parse_options,
+    run_experiments,
     run_program,
     say,
     subclass,
@@ -454,36 +455,14 @@ def _diagnose(args: list[str]) -> None:
 # --- reproduce ---
 
 
-@dataclass(frozen=True, kw_only=True)
-class _ReproduceOptions:
-    experiments: Annotated[Positional[tuple[str, ...]], arg(metavar="[EXPERIMENT ...]")] = ("all",)
-    """table-3.1, table-3.2, table-3.3, table-3.5, or all"""
-    preset: Literal["cpu", "paper"] = "cpu"
-    """cpu: small networks and part of the data, one core. paper: the thesis' setting"""
-    out: Annotated[Path, arg(metavar="DIR")] = Path("results")
-    """folder for the results: JSON and tables"""
-    runs: Annotated[Path, arg(metavar="DIR")] = Path("runs")
-    """folder of the trainings: those that it holds are resumed or used again"""
-    quick: bool = False
-    """evaluate what is trained already, train nothing"""
-
-
 def _reproduce(args: list[str]) -> None:
-    about = "Run the experiments of the thesis, beside its numbers."
-    options = parse_options(_ReproduceOptions, f"{PROGRAM} reproduce", args, description=about)
-    from hypernet_maml.experiments import EXPERIMENTS
+    def load() -> Mapping[str, Callable[..., None]]:
+        from hypernet_maml.experiments import EXPERIMENTS
 
-    chosen = list(EXPERIMENTS) if "all" in options.experiments else list(options.experiments)
-    for name in chosen:
-        if name not in EXPERIMENTS:
-            raise UserError(unknown("experiment", name, [*EXPERIMENTS, "all"]))
-    options.out.mkdir(parents=True, exist_ok=True)
-    for name in chosen:
-        say(f"{name} ({options.preset})")
-        EXPERIMENTS[name](
-            preset=options.preset, out=options.out, quick=options.quick, runs=options.runs
-        )
-    say(f"written   {options.out}")
+        return EXPERIMENTS
+
+    names = ("table-3.1", "table-3.2", "table-3.3", "table-3.5")
+    run_experiments(PROGRAM, args, names, load)
 
 
 # --- presets ---

@@ -23,6 +23,7 @@ from priors_shared.options import (
     described,
     note,
     parse_options,
+    run_experiments,
     run_program,
     say,
     subclass,
@@ -644,40 +645,13 @@ def _number(value: object) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _ReproduceOptions:
-    experiments: Annotated[Positional[tuple[str, ...]], arg(metavar="[EXPERIMENT ...]")] = ("all",)
-    """table-2.1, delayed-labels, or all"""
-    preset: Literal["cpu", "paper"] = "cpu"
-    """cpu: small networks, one core. paper: the thesis' setting"""
-    out: Annotated[Path, arg(metavar="DIR")] = Path("results")
-    """folder for the results: JSON, tables, figures"""
-    runs: Annotated[Path, arg(metavar="DIR")] = Path("runs")
-    """folder of the trainings: those that it holds are resumed or used again"""
-    quick: bool = False
-    """evaluate what is trained already, train nothing"""
-
-
 def _reproduce(args: list[str]) -> None:
-    options = parse_options(
-        _ReproduceOptions,
-        f"{PROGRAM} reproduce",
-        args,
-        description="Run the experiments of the thesis, beside its numbers.",
-    )
-    from memory_adapt.experiments import EXPERIMENTS
+    def load() -> Mapping[str, Callable[..., None]]:
+        from memory_adapt.experiments import EXPERIMENTS
 
-    chosen = list(EXPERIMENTS) if "all" in options.experiments else list(options.experiments)
-    for name in chosen:
-        if name not in EXPERIMENTS:
-            raise UserError(unknown("experiment", name, [*EXPERIMENTS, "all"]))
-    options.out.mkdir(parents=True, exist_ok=True)
-    for name in chosen:
-        say(f"{name} ({options.preset})")
-        EXPERIMENTS[name](
-            preset=options.preset, out=options.out, quick=options.quick, runs=options.runs
-        )
-    say(f"written  {options.out}")
+        return EXPERIMENTS
+
+    run_experiments(PROGRAM, args, ("table-2.1", "delayed-labels"), load)
 
 
 # --- output ---

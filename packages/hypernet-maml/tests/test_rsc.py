@@ -29,6 +29,9 @@ class Head(Classifier):
     def feature_map(self, images: Tensor) -> Tensor:
         return images
 
+    def hyper_layers(self, name: str, conv: nn.Conv2d) -> bool:
+        return False
+
 
 def agreeing_head(maps: int) -> Head:
     """Every feature speaks for class 0, unequally: whatever is dropped, its probability falls."""

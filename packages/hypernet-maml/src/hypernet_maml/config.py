@@ -76,13 +76,15 @@ class TrainConfig:
     """random crop after padding by 4, and horizontal flip"""
     per_class: int | None = None
     """training images of each class; None: all"""
+    validate_every: int = 1
+    """epochs between two validations; the last epoch always ends with one"""
     seed: int = 0
     """of initial weights, of the images taken and of their order"""
     checkpoint_every: int = 1
     """epochs between two checkpoints to resume from"""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch"):
+        for name in ("epochs", "batch", "validate_every", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.swa_from is not None and not 0 <= self.swa_from < self.epochs:

@@ -77,8 +77,9 @@ class BatchNorm2d(nn.BatchNorm2d):
     running ones. "batch": always the batch's, running ones untouched: transductive, as MAML's public
     code. "running": always the running ones.
 
-    Scale and shift are separate operations: `torch.vmap` over `F.batch_norm` with an affine part in
-    training mode has given wrong second derivatives.
+    Where the statistics are chosen, that is in meta-learning, scale and shift are separate operations:
+    `torch.vmap` over `F.batch_norm` with an affine part in training mode has given wrong second
+    derivatives. Elsewhere they are fused, which is faster.
     """
 
     statistics: Statistics | None = None
@@ -98,6 +99,9 @@ class BatchNorm2d(nn.BatchNorm2d):
         momentum = self.momentum
         if momentum is None:  # an equal average over batches, as stochastic weight averaging needs
             momentum = 1 / max(1, int(self.num_batches_tracked or 1))
+        if self.statistics is None and tasks == 1:
+            affine = self.weight, self.bias
+            return F.batch_norm(input, mean, var, *affine, use_batch, momentum, self.eps)
         out = F.batch_norm(input, mean, var, None, None, use_batch, momentum, self.eps)
         scale, shift = self.weight.flatten(), self.bias.flatten()
         return out * scale[:, None, None] + shift[:, None, None]

@@ -101,9 +101,12 @@ def train(config: TrainConfig, where: LaunchConfig, run: Run) -> Classifier:
             metrics = {"loss": loss, "learning_rate": rate, **embedding_ratios(net)}
             if average is not None and config.swa_from is not None and epoch >= config.swa_from:
                 average.update_parameters(net)
-            metrics["val_accuracy"] = evaluate(net, val_set, fabric.device)
-            progress.advance(loss=loss, val_accuracy=metrics["val_accuracy"])
             done = epoch + 1
+            shown = {"loss": loss}
+            if done % config.validate_every == 0 or done == config.epochs:
+                accuracy = evaluate(net, val_set, fabric.device)
+                shown["val_accuracy"] = metrics["val_accuracy"] = accuracy
+            progress.advance(**shown)
             if fabric.is_global_zero:
                 run.log(done, **metrics)
                 if done % config.checkpoint_every == 0 or done == config.epochs:
@@ -119,8 +122,9 @@ def train(config: TrainConfig, where: LaunchConfig, run: Run) -> Classifier:
         assert isinstance(average.module, Classifier)
         final = average.module
         renew_statistics(final, train_set, config.batch, fabric.device)
-    if fabric.is_global_zero:
+    if average is not None or begun == config.epochs:
         accuracy = evaluate(final, val_set, fabric.device)
+    if fabric.is_global_zero:
         save_network(run.out / "model", final, config, val_accuracy=accuracy)
     return final
 

@@ -116,7 +116,8 @@ def cifar10_hyperresnet18_cpu() -> TrainConfig:
 
 def fc100_hyperwrn_16_1_cpu() -> TrainConfig:
     """pre-training: HyperWRN-16-1 on FC100's training classes, 4 epochs: minutes on a core"""
-    return _cpu(TrainConfig(dataset="fc100", network=WRN_16_1), epochs=4)
+    config = _cpu(TrainConfig(dataset="fc100", network=WRN_16_1), epochs=4)
+    return replace(config, milestones=(2, 3))
 
 
 def glyphs_hyperconv4_cpu() -> TrainConfig:

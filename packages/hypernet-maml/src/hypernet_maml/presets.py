@@ -106,7 +106,7 @@ def tiny_imagenet_hyperresnet18_cpu() -> TrainConfig:
 def cifar10_hyperwrn_16_1_cpu() -> TrainConfig:
     """Tables 3.1 to 3.3 and 3.5: HyperWRN-16-1 on a twentieth of CIFAR-10, 30 epochs: minutes on a core"""
     config = TrainConfig(dataset="cifar10", network=WRN_16_1, per_class=250)
-    return _cpu(config, epochs=30, validate_every=10)
+    return _cpu(config, epochs=30, validate_every=5)
 
 
 def cifar10_hyperresnet18_cpu() -> TrainConfig:

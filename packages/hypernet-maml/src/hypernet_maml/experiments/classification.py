@@ -1,30 +1,32 @@
-"""Tables 3.1, 3.2, 3.3 and 3.5: what makes hypernetworks train well, on CIFAR-10.
+"""Tables 3.1 to 3.5, Figures 3.3 and 3.4: what makes hypernetworks train well, on CIFAR.
 
-Claims: no bias beats a bias (3.1); an L2 penalty on the generated weights helps (3.2); one hypernetwork
-per layer is at least as good as a plain network, which is at least as good as one per stage (3.3);
-stochastic weight averaging gains more for hypernetworks (3.5).
-
-All arms of a table share data, budget and schedule. preset cpu: WRN-16-1 on a tenth of CIFAR-10.
+All arms of a table share data, budget and schedule. preset cpu: a twentieth of CIFAR-10 and small networks;
+preset paper: the thesis' networks and schedules.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+import json
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from hypernet_maml.config import LaunchConfig, TrainConfig
+from hypernet_maml.experiments.evidence import (
+    Claim,
+    Curves,
+    Evidence,
+    PerSeed,
+    SeedCurves,
+    Study,
+    write_evidence,
+)
 from hypernet_maml.presets import TRAIN
 from priors_shared.checkpoints import CONFIG
-from priors_shared.devices import hardware
-from priors_shared.reports import Measured, comparison_table, write_result
-from priors_shared.runs import Run
-from priors_shared.statistics import compare_paired
-
-SEEDS = (0, 1, 2)
-PRESETS = {"cpu": "cifar10_hyperwrn_16_1_cpu", "paper": "cifar10_hyperwrn_28_4"}
-COLUMN = "CIFAR-10 accuracy (%)"
+from priors_shared.runs import read_metrics
 
 Arm = Callable[[TrainConfig], TrainConfig]
 
@@ -63,110 +65,306 @@ ARMS: dict[str, Arm] = {
     "plain-swa": lambda config: _averaged(_plain(config)),
     "unshared-swa": _averaged,
 }
-TITLES = {
-    "plain": "WRN",
-    "shared": "HyperWRN shared",
-    "unshared": "HyperWRN unshared",
-    "unshared-no-l2": "HyperWRN unshared, no output L2",
-    "unshared-no-l2-bias": "HyperWRN unshared, no output L2, bias",
-    "plain-swa": "WRN + SWA",
-    "unshared-swa": "HyperWRN unshared + SWA",
+_TITLES = {
+    "plain": "{}",
+    "shared": "Hyper{} shared",
+    "unshared": "Hyper{} unshared",
+    "unshared-no-l2": "Hyper{} unshared, no output L2",
+    "unshared-no-l2-bias": "Hyper{} unshared, no output L2, bias",
+    "plain-swa": "{} + SWA",
+    "unshared-swa": "Hyper{} unshared + SWA",
 }
-# The claim, its arms, the thesis' numbers for WRN-28-4, and which arm should beat which.
-TABLES: dict[str, tuple[str, dict[str, float], tuple[str, str]]] = {
-    "table-3.1": (
-        "removing the bias of the hypernetwork improves generalisation",
-        {"unshared-no-l2-bias": 92.96, "unshared-no-l2": 94.72},
-        ("unshared-no-l2", "unshared-no-l2-bias"),
+_DATA = "CIFAR-10 and CIFAR-100; JPEG-compressed copies where the packed file is read"
+CIFAR10, CIFAR100, IMAGENET = "CIFAR-10 (%)", "CIFAR-100 (%)", "ImageNet (%)"
+
+Networks = Mapping[str, Mapping[str, str]]
+"""Title of a network to the column of a dataset to the training preset."""
+_WRNS: dict[str, Networks] = {
+    "cpu": {"WRN-16-1": {CIFAR10: "cifar10_hyperwrn_16_1_cpu"}},
+    "paper": {
+        "WRN-40-2": {CIFAR10: "cifar10_hyperwrn_40_2", CIFAR100: "cifar100_hyperwrn_40_2"},
+        "WRN-28-4": {CIFAR10: "cifar10_hyperwrn_28_4", CIFAR100: "cifar100_hyperwrn_28_4"},
+    },
+}
+_RESNETS: dict[str, Networks] = {
+    "cpu": {"ResNet-18, width 16": {CIFAR10: "cifar10_hyperresnet18_cpu"}},
+    "paper": {
+        "ResNet-18": {CIFAR10: "cifar10_hyperresnet18", CIFAR100: "cifar100_hyperresnet18"},
+        "ResNet-34": {CIFAR10: "cifar10_hyperresnet34", CIFAR100: "cifar100_hyperresnet34"},
+    },
+}
+
+
+@dataclass(frozen=True)
+class ClassificationTable:
+    """A table: its networks by preset, its arms, its claims about arms, the thesis' numbers."""
+
+    title: str
+    networks: Mapping[str, Networks]
+    arms: tuple[str, ...]
+    claims: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...]
+    """Text, arms that should be better, arms that should be worse; see `Claim`."""
+    thesis: Mapping[str, Mapping[str, float]]
+
+
+TABLES: dict[str, ClassificationTable] = {
+    "table-3.1": ClassificationTable(
+        "Table 3.1: the hypernetwork's bias",
+        _WRNS,
+        ("unshared-no-l2-bias", "unshared-no-l2"),
+        (
+            (
+                "removing the bias of the hypernetwork improves generalisation",
+                ("unshared-no-l2",),
+                ("unshared-no-l2-bias",),
+            ),
+        ),
+        {
+            "HyperWRN-40-2 unshared, no output L2, bias": {CIFAR10: 91.89, CIFAR100: 68.15},
+            "HyperWRN-40-2 unshared, no output L2": {CIFAR10: 93.99, CIFAR100: 73.42},
+            "HyperWRN-28-4 unshared, no output L2, bias": {CIFAR10: 92.96, CIFAR100: 70.73},
+            "HyperWRN-28-4 unshared, no output L2": {CIFAR10: 94.72, CIFAR100: 76.03},
+        },
     ),
-    "table-3.2": (
-        "an L2 penalty on the generated weights improves generalisation",
-        {"unshared-no-l2": 94.72, "unshared": 95.90},
-        ("unshared", "unshared-no-l2"),
+    "table-3.2": ClassificationTable(
+        "Table 3.2: an L2 penalty on the generated weights",
+        _WRNS,
+        ("unshared-no-l2", "unshared"),
+        (
+            (
+                "an L2 penalty on the generated weights improves generalisation",
+                ("unshared",),
+                ("unshared-no-l2",),
+            ),
+        ),
+        {
+            "HyperWRN-40-2 unshared, no output L2": {CIFAR10: 93.99, CIFAR100: 73.42},
+            "HyperWRN-40-2 unshared": {CIFAR10: 95.20, CIFAR100: 76.77},
+            "HyperWRN-28-4 unshared, no output L2": {CIFAR10: 94.72, CIFAR100: 76.03},
+            "HyperWRN-28-4 unshared": {CIFAR10: 95.90, CIFAR100: 79.20},
+        },
     ),
-    "table-3.3": (
-        "unshared hypernetworks beat plain networks; shared ones are competitive",
-        {"plain": 95.65, "shared": 95.65, "unshared": 95.90},
-        ("unshared", "plain"),
+    "table-3.3": ClassificationTable(
+        "Table 3.3: plain networks, one hypernetwork per stage, one per layer",
+        _WRNS,
+        ("plain", "shared", "unshared"),
+        (
+            (
+                "a hypernetwork per layer beats a plain network",
+                ("unshared",),
+                ("plain",),
+            ),
+            (
+                "a hypernetwork per layer beats one per stage",
+                ("unshared",),
+                ("shared",),
+            ),
+        ),
+        {
+            "WRN-40-2": {CIFAR10: 94.80, CIFAR100: 76.06},
+            "HyperWRN-40-2 shared": {CIFAR10: 95.00, CIFAR100: 75.70},
+            "HyperWRN-40-2 unshared": {CIFAR10: 95.20, CIFAR100: 76.77},
+            "WRN-28-4": {CIFAR10: 95.65, CIFAR100: 78.62},
+            "HyperWRN-28-4 shared": {CIFAR10: 95.65, CIFAR100: 78.49},
+            "HyperWRN-28-4 unshared": {CIFAR10: 95.90, CIFAR100: 79.20},
+            "WRN-100-4": {CIFAR10: 95.90, CIFAR100: 79.23},
+        },
     ),
-    "table-3.5": (
-        "stochastic weight averaging gains more for hypernetworks",
-        {"plain-swa": 95.86, "unshared-swa": 96.35},
-        ("unshared-swa", "plain-swa"),
+    "table-3.4": ClassificationTable(
+        "Table 3.4: residual networks",
+        _RESNETS,
+        ("plain", "unshared"),
+        (("a hypernetwork per layer beats a plain network", ("unshared",), ("plain",)),),
+        {
+            "ResNet-18": {CIFAR10: 95.27, CIFAR100: 77.92, IMAGENET: 70.05},
+            "HyperResNet-18 unshared": {CIFAR10: 95.52, CIFAR100: 78.81, IMAGENET: 70.01},
+            "ResNet-34": {CIFAR10: 95.34, CIFAR100: 79.00, IMAGENET: 73.58},
+            "HyperResNet-34 unshared": {CIFAR10: 95.62, CIFAR100: 79.30, IMAGENET: 73.87},
+        },
+    ),
+    "table-3.5": ClassificationTable(
+        "Table 3.5: stochastic weight averaging",
+        _WRNS,
+        ("plain", "unshared", "plain-swa", "unshared-swa"),
+        (
+            (
+                "a hypernetwork per layer beats a plain network when weights are averaged",
+                ("unshared-swa",),
+                ("plain-swa",),
+            ),
+            (
+                "averaging gains more for hypernetworks than for plain networks",
+                ("unshared-swa", "unshared"),
+                ("plain-swa", "plain"),
+            ),
+        ),
+        {
+            "WRN-28-4": {CIFAR10: 95.65, CIFAR100: 78.62},
+            "HyperWRN-28-4 unshared": {CIFAR10: 95.90, CIFAR100: 79.20},
+            "WRN-28-4 + SWA": {CIFAR10: 95.86, CIFAR100: 80.76},
+            "HyperWRN-28-4 unshared + SWA": {CIFAR10: 96.35, CIFAR100: 81.59},
+        },
     ),
 }
 
 
-def run(
-    table: str,
+def table(
+    name: str,
     preset: str = "cpu",
     out: Path = Path("results"),
     quick: bool = False,
     runs: Path = Path("runs"),
-    seeds: Sequence[int] = SEEDS,
 ) -> None:
-    """Train what is missing (unless quick) and write the table's JSON and Markdown.
-
-    Nothing is written where quick finds no trained run.
-    """
-    claim, thesis, (better, worse) = TABLES[table]
-    accuracies: dict[str, dict[int, float]] = {}
+    """Train what is missing (unless quick) and write one of TABLES as JSON and Markdown."""
+    study = Study(preset, out, runs, quick)
+    spec = TABLES[name]
+    measured: dict[str, dict[str, PerSeed]] = {}
+    facts: dict[str, dict[str, float]] = {}
     configs: dict[str, Any] = {}
-    for arm in thesis:
-        for seed in seeds:
-            config = replace(ARMS[arm](TRAIN[PRESETS[preset]]()), seed=seed)
-            folder = runs / PRESETS[preset] / f"{arm}-{seed}"
-            if not (folder / "model" / CONFIG).is_file():
-                if quick:
-                    continue
-                _train(config, folder)
-            accuracies.setdefault(arm, {})[seed] = 100 * final_accuracy(folder)
-            configs[arm] = asdict(config)
-    if not accuracies:
-        return
-    rows: list[dict[str, Any]] = [
-        {"model": TITLES[arm], COLUMN: Measured.over_seeds(list(found.values()))}
-        for arm, found in accuracies.items()
-    ]
-    published = {TITLES[arm]: {COLUMN: value} for arm, value in thesis.items()}
-    pairs = sorted(set(accuracies.get(better, {})) & set(accuracies.get(worse, {})))
-    comparison = None
-    if len(pairs) > 1:
-        found = compare_paired(*([accuracies[arm][s] for s in pairs] for arm in (better, worse)))
-        comparison = {"better": better, "worse": worse, "seeds": pairs, **asdict(found)}
-    stem = f"{table}-{preset}"
-    write_result(
-        out / f"{stem}.json",
-        experiment=table,
-        claim=claim,
-        rows=rows,
+    claims = []
+    for network, columns in spec.networks[preset].items():
+        for arm in spec.arms:
+            row = row_title(arm, network)
+            for column, base in columns.items():
+                accuracies = {}
+                for seed, config, folder in _trained(study, base, arm):
+                    accuracies[seed] = 100 * final_accuracy(folder)
+                    configs[f"{row}, {column}"] = asdict(config)
+                    facts[row] = parameter_counts(config)
+                if accuracies:
+                    measured.setdefault(row, {})[column] = accuracies
+        for text, better, worse in spec.claims:
+            sides = (tuple(row_title(arm, network) for arm in side) for side in (better, worse))
+            claims.append(Claim(f"{network}: {text}", *sides))
+    write_evidence(
+        study,
+        name,
+        Evidence(measured, spec.thesis, facts),
+        claims,
+        title=f"{spec.title}. Accuracy on test images, after the last epoch",
         config=configs,
-        seeds=sorted({seed for found in accuracies.values() for seed in found}),
-        data="CIFAR-10; JPEG-compressed copies where the packed file is read",
-        hardware=hardware(),
-        command=f"hypernet-maml reproduce {table} --preset {preset}",
-        thesis=published,
-        extra={"per_seed": accuracies, "comparison": comparison},
+        data=_DATA,
+        note="The thesis trains WRN-40-2 and WRN-28-4 for 200 epochs (300 with averaging) on all images.",
     )
-    caption = (
-        f"Claim: {claim}. Test accuracy, mean and standard deviation over seeds. The thesis' numbers are of "
-        "WRN-28-4, 200 epochs on all images."
+
+
+@dataclass(frozen=True)
+class BiasFigure:
+    """A figure that follows hypernetworks with and without a bias through training."""
+
+    title: str
+    claim: str
+    key: str
+    """Of the logged metrics; a prefix that ends in "/" stands for the geometric mean of those below."""
+    scale: float
+    y: str
+    higher: str
+    """The arm that the thesis has above the other."""
+
+
+_BIAS_ARMS = ("unshared-no-l2-bias", "unshared-no-l2")
+FIGURES = {
+    "figure-3.3": BiasFigure(
+        "Figure 3.3: |E| / |grad E|, geometric mean over embeddings; high is slow",
+        "a bias in the hypernetwork makes embeddings move too little for their size",
+        "ratio/",
+        1.0,
+        "|E| / |grad E|",
+        higher="unshared-no-l2-bias",
+    ),
+    "figure-3.4": BiasFigure(
+        "Figure 3.4: accuracy on test images",
+        "without a bias in the hypernetwork training converges faster",
+        "val_accuracy",
+        100.0,
+        "test accuracy (%)",
+        higher="unshared-no-l2",
+    ),
+}
+
+
+def figure(
+    name: str,
+    preset: str = "cpu",
+    out: Path = Path("results"),
+    quick: bool = False,
+    runs: Path = Path("runs"),
+) -> None:
+    """Train what is missing (unless quick) and write one of FIGURES: the runs of Table 3.1, over epochs."""
+    study = Study(preset, out, runs, quick)
+    spec = FIGURES[name]
+    network, columns = next(iter(_WRNS[preset].items()))
+    column, base = next(iter(columns.items()))
+    curves: dict[str, SeedCurves] = {}
+    measured: dict[str, dict[str, PerSeed]] = {}
+    configs: dict[str, Any] = {}
+    summary = f"{spec.y}, mean over training"
+    for arm in _BIAS_ARMS:
+        row = row_title(arm, network)
+        for seed, config, folder in _trained(study, base, arm):
+            configs[row] = asdict(config)
+            points = _curve(read_metrics(folder), spec)
+            curves.setdefault(row, {})[seed] = points
+            mean = sum(value for _, value in points) / len(points)
+            measured.setdefault(row, {}).setdefault(summary, {})[seed] = mean
+    lower = next(arm for arm in _BIAS_ARMS if arm != spec.higher)
+    above, below = ((row_title(arm, network),) for arm in (spec.higher, lower))
+    write_evidence(
+        study,
+        name,
+        Evidence(measured, thesis={}, facts={}),
+        [Claim(f"{network}: {spec.claim}", above, below)],
+        title=spec.title,
+        config=configs,
+        data=_DATA,
+        note="The thesis shows curves only.",
+        curves=Curves(curves, x="epochs", y=spec.y, log_y=name == "figure-3.3"),
     )
-    markdown = comparison_table(rows, published, caption=caption, digits=2).to_markdown()
-    (out / f"{stem}.md").write_text(markdown + "\n")
+
+
+def _curve(metrics: Sequence[Mapping[str, Any]], spec: BiasFigure) -> list[tuple[float, float]]:
+    points = []
+    for logged in metrics:
+        if spec.key.endswith("/"):
+            values = [value for key, value in logged.items() if key.startswith(spec.key)]
+        else:
+            values = [logged[spec.key]] if spec.key in logged else []
+        if values:
+            points.append((logged["step"], spec.scale * statistics.geometric_mean(values)))
+    return points
+
+
+def row_title(arm: str, network: str) -> str:
+    """How an arm of a network is called in tables."""
+    return _TITLES[arm].format(network)
+
+
+def parameter_counts(config: TrainConfig) -> dict[str, float]:
+    """Parameters while training and after export, in millions, as in Tables 3.3 to 3.5."""
+    import torch
+
+    from hypernet_maml.networks import build_network
+
+    with torch.device("meta"):
+        trained, exported = (
+            sum(p.numel() for p in build_network(network).parameters()) / 1e6
+            for network in (config.network, replace(config.network, sharing="none"))
+        )
+    return {"trained (M)": trained, "exported (M)": exported}
 
 
 def final_accuracy(folder: Path) -> float:
     """Test accuracy of the network that a run ended with (the average, with weight averaging)."""
-    import json
-
     record = json.loads((folder / "model" / CONFIG).read_text())
     return float(record["val_accuracy"])
 
 
-def _train(config: TrainConfig, folder: Path) -> None:
+def _trained(study: Study, base: str, arm: str) -> Iterator[tuple[int, TrainConfig, Path]]:
+    """The seeds of an arm that are trained, with configuration and run folder."""
     from hypernet_maml.training import train
 
-    command = f"hypernet-maml reproduce ({folder.name})"
-    with Run.create(folder, asdict(config), command=command, resume=True) as run_of:
-        train(config, LaunchConfig(), run_of)
+    for seed in study.seeds:
+        config = replace(ARMS[arm](TRAIN[base]()), seed=seed)
+        folder = study.runs / base / f"{arm}-{seed}"
+        if study.finished(folder, config, partial(train, config, LaunchConfig())):
+            yield seed, config, folder

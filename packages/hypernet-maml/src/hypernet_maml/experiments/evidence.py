@@ -1,0 +1,190 @@
+"""What the experiments share: runs trained once, tables beside the thesis', a verdict per claim."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from priors_shared.checkpoints import CONFIG
+from priors_shared.devices import hardware
+from priors_shared.reports import Curve, Measured, comparison_table, line_figure, write_result
+from priors_shared.runs import Run, write_atomically
+from priors_shared.statistics import compare_paired
+
+SEEDS = (0, 1, 2)
+PerSeed = dict[int, float]
+SeedCurves = dict[int, list[tuple[float, float]]]
+"""Points of a curve, by seed."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """One call of `reproduce`: where runs are kept, and whether what is missing is trained."""
+
+    preset: str
+    out: Path
+    runs: Path
+    quick: bool
+    seeds: Sequence[int] = SEEDS
+
+    def finished(self, folder: Path, config: Any, train: Callable[[Run], object]) -> bool:
+        """Whether the run has its model; trains it first, or to its end, unless quick."""
+        if (folder / "model" / CONFIG).is_file():
+            return True
+        if self.quick:
+            return False
+        command = f"hypernet-maml reproduce ({folder.parent.name}/{folder.name})"
+        with Run.create(folder, asdict(config), command=command, resume=True) as run:
+            train(run)
+        return True
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The thesis says that `better` beats `worse`.
+
+    Each names a row; with two rows, the first's gain over the second is meant.
+    """
+
+    text: str
+    better: tuple[str, ...]
+    worse: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A table's numbers: by row and column, one per seed."""
+
+    measured: Mapping[str, Mapping[str, PerSeed]]
+    thesis: Mapping[str, Mapping[str, float]]
+    facts: Mapping[str, Mapping[str, float]]
+    """Further cells that have no spread, such as parameter counts, by row and column."""
+
+    def rows(self) -> list[dict[str, Any]]:
+        """As `comparison_table` takes them."""
+        columns = list(dict.fromkeys(c for row in self.measured.values() for c in row))
+        facts = list(dict.fromkeys(c for row in self.facts.values() for c in row))
+        return [
+            {"model": row}
+            | {
+                c: Measured.over_seeds(list(found[c].values())) if found.get(c) else None
+                for c in columns
+            }
+            | {c: self.facts.get(row, {}).get(c) for c in facts}
+            for row, found in self.measured.items()
+        ]
+
+    def comparisons(self, claims: Sequence[Claim]) -> list[dict[str, Any]]:
+        """Every claim in every column with two seeds or more, paired by seed, with its verdict."""
+        tested = []
+        columns = dict.fromkeys(c for row in self.measured.values() for c in row)
+        for claim in claims:
+            for column in columns:
+                better, worse = (self._gain(side, column) for side in (claim.better, claim.worse))
+                pairs = sorted(set(better) & set(worse))
+                if len(pairs) < 2:
+                    continue
+                found = compare_paired([better[s] for s in pairs], [worse[s] for s in pairs])
+                tested.append(
+                    {
+                        **asdict(claim),
+                        "column": column,
+                        "seeds": pairs,
+                        **asdict(found),
+                        "verdict": verdict(found.difference.low, found.difference.high),
+                    }
+                )
+        return tested
+
+    def _gain(self, rows: tuple[str, ...], column: str) -> PerSeed:
+        found = [self.measured.get(row, {}).get(column, {}) for row in rows]
+        seeds = set.intersection(*(set(values) for values in found))
+        return {s: found[0][s] - sum(values[s] for values in found[1:]) for s in seeds}
+
+
+@dataclass(frozen=True)
+class Curves:
+    """What an experiment plots, by row."""
+
+    by_row: Mapping[str, SeedCurves]
+    x: str
+    y: str
+    log_y: bool = False
+
+    def save(self, path: Path, *, title: str) -> None:
+        """Draw means over seeds with their standard deviation."""
+        curves = {}
+        for row, seeds in self.by_row.items():
+            shared = set.intersection(*({x for x, _ in points} for points in seeds.values()))
+            steps = sorted(shared)
+            values = [[dict(points)[x] for points in seeds.values()] for x in steps]
+            spread = [stdev(at) for at in values] if len(seeds) > 1 else None
+            curves[row] = Curve(steps, [fmean(at) for at in values], spread)
+        drawn = line_figure(curves, x=self.x, y=self.y, title=title)
+        if self.log_y:
+            drawn.axes[0].set_yscale("log")
+        drawn.savefig(path, dpi=150)
+
+
+def verdict(low: float, high: float) -> str:
+    """What the 95 % interval of a difference says of the claim that it is positive."""
+    if low > 0:
+        return "confirmed at this scale"
+    if high < 0:
+        return "contradicted at this scale"
+    return "not confirmed: no clear difference"
+
+
+def write_evidence(
+    study: Study,
+    name: str,
+    evidence: Evidence,
+    claims: Sequence[Claim],
+    *,
+    title: str,
+    config: Mapping[str, Any],
+    data: str,
+    note: str,
+    curves: Curves | None = None,
+    extra: Mapping[str, Any] | None = None,
+) -> None:
+    """Write the experiment's JSON, Markdown and curves; nothing where there is no run."""
+    if not evidence.measured:
+        return
+    comparisons = evidence.comparisons(claims)
+    rows = evidence.rows()
+    stem = f"{name}-{study.preset}"
+    seeds = {s for row in evidence.measured.values() for found in row.values() for s in found}
+    write_result(
+        study.out / f"{stem}.json",
+        experiment=name,
+        claim="; ".join(claim.text for claim in claims) or title,
+        rows=rows,
+        config=config,
+        seeds=sorted(seeds),
+        data=data,
+        hardware=hardware(),
+        command=f"hypernet-maml reproduce {name} --preset {study.preset}",
+        thesis=evidence.thesis,
+        extra={
+            "per_seed": evidence.measured,
+            "comparisons": comparisons,
+            "curves": None if curves is None else curves.by_row,
+            **(extra or {}),
+        },
+    )
+    caption = f"{title}. Mean and standard deviation over seeds. {note}"
+    table = comparison_table(rows, evidence.thesis, caption=caption, digits=2)
+    lines = [
+        f"- **{c['verdict']}** ({c['column']}): {c['text']}. Difference {c['difference']['mean']:+.2f} "
+        f"[{c['difference']['low']:+.2f}, {c['difference']['high']:+.2f}], "
+        f"p = {c['p_t']:.2g} (paired t, {len(c['seeds'])} seeds)"
+        for c in comparisons
+    ]
+    text = table.to_markdown() + ("\n" + "\n".join(lines) + "\n" if lines else "")
+    write_atomically(study.out / f"{stem}.md", text)
+    if curves is not None:
+        curves.save(study.out / f"{stem}.png", title=title.split(":")[0])

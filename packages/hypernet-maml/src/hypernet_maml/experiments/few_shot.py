@@ -1,0 +1,289 @@
+"""Tables 3.6 and 3.7, Figures 3.5 and 3.6: few-shot tasks within a domain and in another one.
+
+A network is pre-trained on a data set's training classes, meta-trained on tasks of these classes, and
+tested on tasks of unseen classes: of the same data set (Table 3.6) or of another one (Table 3.7). Plain
+networks learn by MAML, hypernetworks by Algorithm 2; the rest is the same.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from hypernet_maml.config import LaunchConfig, MetaConfig
+from hypernet_maml.experiments.classification import ARMS
+from hypernet_maml.experiments.evidence import (
+    Claim,
+    Curves,
+    Evidence,
+    PerSeed,
+    SeedCurves,
+    Study,
+    write_evidence,
+)
+from hypernet_maml.presets import META, TRAIN
+from priors_shared.runs import Run, read_metrics, write_atomically
+from priors_shared.statistics import compare_paired
+
+SHOTS = (1, 5)
+_ALGORITHMS: dict[str, Literal["maml", "hyper-maml"]] = {"plain": "maml", "unshared": "hyper-maml"}
+_TITLES = {"plain": "{}", "unshared": "Hyper{}"}
+TEST_SEED, TEST_TASKS = 20_000, {"cpu": 200, "paper": 1000}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Pre-training and meta-training presets of a network, and the data set of the test tasks."""
+
+    network: str
+    pretraining: str
+    metatraining: str
+    test: tuple[str, str]
+    """Data set and split."""
+
+
+@dataclass(frozen=True)
+class FewShotTable:
+    """A table: its settings by preset, what the thesis claims and reports."""
+
+    title: str
+    settings: Mapping[str, tuple[Setting, ...]]
+    claim: str
+    thesis: Mapping[str, Mapping[str, float]]
+
+
+def column(shots: int) -> str:
+    """Heading of a table's column."""
+    return f"{shots}-shot (%)"
+
+
+_FC100_CPU = Setting("WRN-16-1", "fc100_hyperwrn_16_1_cpu", "fc100_5way_cpu", ("fc100", "test"))
+TABLES = {
+    "table-3.6": FewShotTable(
+        "Table 3.6: 5-way tasks of unseen classes of the same data set",
+        {
+            "cpu": (_FC100_CPU,),
+            "paper": (
+                Setting(
+                    "ResNet-12",
+                    "miniimagenet_hyperresnet12",
+                    "miniimagenet_5way",
+                    ("miniimagenet", "test"),
+                ),
+            ),
+        },
+        "within a domain, hypernetworks beat plain networks (the thesis: at 1 shot alone, and by little)",
+        {
+            "ResNet-12": {column(1): 57.65, column(5): 74.33},
+            "HyperResNet-12": {column(1): 58.00, column(5): 73.00},
+        },
+    ),
+    "table-3.7": FewShotTable(
+        "Table 3.7: 5-way tasks of another data set",
+        {
+            "cpu": (replace(_FC100_CPU, test=("tiny-imagenet", "all")),),
+            "paper": tuple(
+                Setting(
+                    f"WRN-{size}",
+                    f"fc100_hyperwrn_{size.replace('-', '_')}",
+                    "fc100_5way",
+                    ("miniimagenet", "test"),
+                )
+                for size in ("16-4", "28-4")
+            ),
+        },
+        "across domains, hypernetworks beat plain networks",
+        {
+            "WRN-16-4": {column(1): 40.75, column(5): 53.20},
+            "HyperWRN-16-4": {column(1): 43.17, column(5): 58.66},
+            "WRN-28-4": {column(1): 39.65, column(5): 49.80},
+            "HyperWRN-28-4": {column(1): 43.56, column(5): 58.30},
+        },
+    ),
+}
+
+
+def table(
+    name: str,
+    preset: str = "cpu",
+    out: Path = Path("results"),
+    quick: bool = False,
+    runs: Path = Path("runs"),
+) -> None:
+    """Train what is missing (unless quick), test it, and write one of TABLES as JSON and Markdown."""
+    study = Study(preset, out, runs, quick)
+    spec = TABLES[name]
+    measured: dict[str, dict[str, PerSeed]] = {}
+    per_task: dict[str, dict[str, dict[int, list[float]]]] = {}
+    configs: dict[str, Any] = {}
+    claims = []
+    for setting in spec.settings[preset]:
+        for learner in _trained(study, setting):
+            accuracies = _tested(study, setting, learner)
+            at = column(learner.config.shots)
+            configs[f"{learner.row}, {at}"] = asdict(learner.config)
+            mean = 100 * sum(accuracies) / len(accuracies)
+            measured.setdefault(learner.row, {}).setdefault(at, {})[learner.seed] = mean
+            per_task.setdefault(learner.row, {}).setdefault(at, {})[learner.seed] = accuracies
+        sides = ((_TITLES[arm].format(setting.network),) for arm in ("unshared", "plain"))
+        claims.append(Claim(f"{setting.network}: {spec.claim}", *sides))
+    write_evidence(
+        study,
+        name,
+        Evidence(measured, spec.thesis, facts={}),
+        claims,
+        title=f"{spec.title}. Accuracy on {TEST_TASKS[preset]} test tasks a seed, the same for all",
+        config=configs,
+        data="; ".join(f"{s.test[0]}, {s.test[1]} classes" for s in spec.settings[preset]),
+        note="The thesis tests on MiniImageNet.",
+        extra={"paired_by_task": _paired_by_task(claims, per_task)},
+    )
+
+
+def figure_3_5(
+    preset: str = "cpu",
+    out: Path = Path("results"),
+    quick: bool = False,
+    runs: Path = Path("runs"),
+) -> None:
+    """How far inner loops move the convolutions: at the end of meta-training, and over it."""
+    _training_figure(
+        "figure-3.5",
+        "movement",
+        1.0,
+        "|dW| / |W| in the inner loop",
+        Study(preset, out, runs, quick),
+        "Figure 3.5: movement of the weights that adapt, mean over convolutions, after the last update",
+        "generated weights move further in the inner loop than plain ones",
+    )
+
+
+def figure_3_6(
+    preset: str = "cpu",
+    out: Path = Path("results"),
+    quick: bool = False,
+    runs: Path = Path("runs"),
+) -> None:
+    """Accuracy on validation classes over meta-training."""
+    _training_figure(
+        "figure-3.6",
+        "val_accuracy",
+        100.0,
+        "accuracy on validation classes (%)",
+        Study(preset, out, runs, quick),
+        "Figure 3.6: accuracy on tasks of validation classes, after the last update",
+        "hypernetworks converge better than plain networks",
+    )
+
+
+def _training_figure(
+    name: str, key: str, scale: float, y: str, study: Study, title: str, claim: str
+) -> None:
+    measured: dict[str, dict[str, PerSeed]] = {}
+    curves: dict[str, SeedCurves] = {}
+    configs: dict[str, Any] = {}
+    setting, *_ = TABLES["table-3.7"].settings[study.preset]
+    for learner in _trained(study, setting):
+        shots = learner.config.shots
+        points = [(m["step"], scale * m[key]) for m in read_metrics(learner.folder) if key in m]
+        curves.setdefault(f"{learner.row}, {shots}-shot", {})[learner.seed] = points
+        at = f"{y}, {shots}-shot"
+        measured.setdefault(learner.row, {}).setdefault(at, {})[learner.seed] = points[-1][1]
+        configs[f"{learner.row}, {shots}-shot"] = asdict(learner.config)
+    sides = ((_TITLES[arm].format(setting.network),) for arm in ("unshared", "plain"))
+    write_evidence(
+        study,
+        name,
+        Evidence(measured, thesis={}, facts={}),
+        [Claim(f"{setting.network}: {claim}", *sides)],
+        title=title,
+        config=configs,
+        data=setting.metatraining.split("_")[0],
+        note="The thesis shows a plot only.",
+        curves=Curves(curves, x="outer updates", y=y, log_y=key == "movement"),
+    )
+
+
+@dataclass(frozen=True)
+class _Learner:
+    row: str
+    seed: int
+    config: MetaConfig
+    folder: Path
+
+
+def _trained(study: Study, setting: Setting) -> Iterator[_Learner]:
+    """The meta-trained learners of both arms, all shots and seeds, that are there."""
+    from hypernet_maml.training import train
+
+    for arm, algorithm in _ALGORITHMS.items():
+        for seed in study.seeds:
+            pretraining = replace(ARMS[arm](TRAIN[setting.pretraining]()), seed=seed)
+            begun = study.runs / setting.pretraining / f"{arm}-{seed}"
+            pretrain = partial(train, pretraining, LaunchConfig())
+            if not study.finished(begun, pretraining, pretrain):
+                continue
+            for shots in SHOTS:
+                base = META[setting.metatraining]()
+                inner = replace(base.inner, algorithm=algorithm)
+                config = replace(base, inner=inner, shots=shots, seed=seed)
+                row = _TITLES[arm].format(setting.network)
+                folder = study.runs / setting.metatraining / f"{row.lower()}-{shots}shot-{seed}"
+                if study.finished(folder, config, partial(_metatrain, config, begun)):
+                    yield _Learner(row, seed, config, folder)
+
+
+def _metatrain(config: MetaConfig, begun: Path, run: Run) -> None:
+    from hypernet_maml.learner import load_network
+    from hypernet_maml.metatraining import metatrain
+
+    net, network, _ = load_network(begun)
+    metatrain(config, net, network, LaunchConfig(), run)
+
+
+def _tested(study: Study, setting: Setting, learner: _Learner) -> list[float]:
+    """Accuracy on each test task; kept in the run folder, as it takes minutes."""
+    dataset, split = setting.test
+    count = TEST_TASKS[study.preset]
+    path = learner.folder / f"test-{dataset}-{split}-{count}.json"
+    if not path.is_file():
+        from hypernet_maml.data import load_images
+        from hypernet_maml.learner import FewShotLearner
+        from hypernet_maml.metatraining import evaluate_learner
+        from priors_shared.console import Progress
+        from priors_shared.episodes import FewShotSampler
+
+        loaded = FewShotLearner.from_pretrained(learner.folder)
+        images = load_images(dataset, split, None, loaded.network)
+        shots, queries = learner.config.shots, learner.config.queries
+        sampler = FewShotSampler(images, ways=loaded.ways, shots=shots, queries=queries)
+        with Progress(count, f"test {learner.folder.name}") as progress:
+            found = evaluate_learner(
+                loaded.learner,
+                sampler,
+                tasks=count,
+                seed=TEST_SEED + learner.seed,
+                each=lambda done: progress.advance(done),
+            )
+        write_atomically(path, json.dumps(found.tolist()) + "\n")
+    return [float(value) for value in json.loads(path.read_text())]
+
+
+def _paired_by_task(
+    claims: list[Claim], per_task: Mapping[str, Mapping[str, Mapping[int, list[float]]]]
+) -> list[dict[str, Any]]:
+    """The same comparisons over all test tasks: what the tasks' scatter says, not that of trainings."""
+    tested = []
+    for claim in claims:
+        better, worse = (per_task.get(side[0], {}) for side in (claim.better, claim.worse))
+        for at in sorted(set(better) & set(worse)):
+            seeds = sorted(set(better[at]) & set(worse[at]))
+            one, two = ([100 * a for s in seeds for a in side[at][s]] for side in (better, worse))
+            if seeds:
+                found = asdict(compare_paired(one, two))
+                tested.append({"text": claim.text, "column": at, "tasks": len(one), **found})
+    return tested

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from hypernet_maml import training
 from hypernet_maml.config import LaunchConfig, NetworkConfig, TrainConfig
-from hypernet_maml.data import classification_sets, crop_and_flip, split_per_class
+from hypernet_maml.data import InMemory, classification_sets, crop_and_flip, split_per_class
 from hypernet_maml.hyperconv import generate_once, hyper_layers, is_hyper_parameter, output_l2
 from hypernet_maml.layers import BatchNorm2d
 from hypernet_maml.learner import load_network
@@ -181,7 +181,7 @@ def test_renewed_statistics_are_those_of_the_images() -> None:
     seen: list[Tensor] = []
     first = net.get_submodule("norm1")
     first.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    renew_statistics(net, stripes(), 16, torch.device("cpu"))
+    renew_statistics(net, InMemory(stripes()), 16, torch.device("cpu"))
     mean = torch.stack([x.mean((0, 2, 3)) for x in seen]).mean(0)
     torch.testing.assert_close(first.running_mean, mean)
     assert first.momentum == 0.1

@@ -58,9 +58,9 @@ class _RunOptions:
     """go on with the run in the folder, or begin it where there is none"""
 
 
-def _train(args: list[str]) -> None:
+def _train(args: list[str], verb: str = "train") -> None:
     """Image classification, and the pre-training of meta-learning: one loop."""
-    preset, rest, help_text = _preset_and_rest("train", args, TRAIN)
+    preset, rest, help_text = _preset_and_rest(verb, args, TRAIN)
     default = TRAIN[preset]()
     # --width, not --network.width: the network's options stand beside the training's.
     training = subclass(TrainConfig, network=Annotated[type(default.network), arg(name="")])
@@ -71,7 +71,7 @@ def _train(args: list[str]) -> None:
     )
     defaults = options_type(training=training(**vars(default)), launch=LaunchConfig())
     options: Any = parse_options(
-        options_type, f"{PROGRAM} train PRESET", rest, default=defaults, description=help_text
+        options_type, f"{PROGRAM} {verb} PRESET", rest, default=defaults, description=help_text
     )
     config = TrainConfig(**vars(options.training))
     _check_network(config.network)
@@ -81,7 +81,7 @@ def _train(args: list[str]) -> None:
     from hypernet_maml.training import train
     from priors_shared.runs import Run
 
-    command = shlex.join([PROGRAM, "train", *args])
+    command = shlex.join([PROGRAM, verb, *args])
     with Run.create(
         out, asdict(config), command=command, resume=options.resume, quiet=options.launch.quiet
     ) as run:
@@ -95,6 +95,10 @@ def _train(args: list[str]) -> None:
     say(f"network   {out / 'model'}: validation accuracy {100 * metrics[-1]['val_accuracy']:.1f} %")
     say(f"plot      {plot}")
     say(f"next      {PROGRAM} export {out} or {PROGRAM} metatrain PRESET {out}")
+
+
+def _pretrain(args: list[str]) -> None:
+    _train(args, verb="pretrain")
 
 
 def _check_network(config: Any) -> None:
@@ -461,7 +465,7 @@ def _reproduce(args: list[str]) -> None:
 
         return EXPERIMENTS
 
-    names = ("table-3.1", "table-3.2", "table-3.3", "table-3.5")
+    names = [f"table-3.{i}" for i in range(1, 9)] + [f"figure-3.{i}" for i in range(3, 7)]
     run_experiments(PROGRAM, args, names, load)
 
 
@@ -484,6 +488,7 @@ class _NoOptions:
 
 VERBS = {
     "train": (_train, "train a network on images: classification, or pre-training"),
+    "pretrain": (_pretrain, "the same, for a network to meta-train"),
     "metatrain": (_metatrain, "meta-train a pre-trained network on few-shot tasks"),
     "domain": (_domain, "train on three domains of PACS, test on the fourth"),
     "eval": (_eval, "accuracy on few-shot tasks, with its confidence interval"),

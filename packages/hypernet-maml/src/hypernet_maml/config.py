@@ -51,7 +51,8 @@ class TrainConfig:
     """Image classification (3.4.1): also the pre-training of meta-learning (3.3.2)."""
 
     dataset: str = "cifar10"
-    """cifar10, cifar100, glyphs, tiny-imagenet, cifar-fs, fc100, or folder:PATH"""
+    """cifar10, cifar100, imagenet, glyphs, tiny-imagenet, cifar-fs, fc100, miniimagenet, folder:PATH, or
+    stream:PATH for folders larger than the memory (train/CLASS and val/CLASS)"""
     network: NetworkConfig = field(default_factory=NetworkConfig)
     """the network"""
     epochs: int = 200
@@ -205,5 +206,7 @@ class LaunchConfig:
     """torch.compile the training step of image classification"""
     threads: int | None = None
     """CPU threads; give 1 when other work shares the cores"""
+    workers: int = 4
+    """processes that read and decode images of imagenet and stream:PATH"""
     quiet: bool = False
     """no progress on stderr"""

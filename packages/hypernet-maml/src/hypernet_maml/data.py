@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import logging
 import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
 from hypernet_maml.config import Domain, NetworkConfig
 from priors_shared.datasets import FOLDER, ImageDataset, load_dataset, subset_per_class
+from priors_shared.episodes import generator_for
 from priors_shared.errors import UserError
 
 _LOG = logging.getLogger(__name__)
@@ -22,9 +25,12 @@ SAME_CLASSES = ("cifar10", "cifar100")
 RESIZED = ("miniimagenet", "tiny-imagenet")
 HELD_OUT = 10
 """Of a training set split by class, one image in so many is kept for validation."""
+IMAGENET, STREAM = "imagenet", "stream:"
 PADDING = 4
 CROP_SCALE, CROP_RATIO, GREY = (0.8, 1.0), (3 / 4, 4 / 3), 0.1
 LUMA = (0.299, 0.587, 0.114)
+
+Batch = tuple[UInt8[Tensor, "batch channels height width"], Int[Tensor, " batch"]]
 
 
 def load_images(
@@ -57,6 +63,88 @@ def load_images(
     return dataset
 
 
+class ImageSource(ABC):
+    """Labelled images to train on or to validate on: in memory, or read when they are needed."""
+
+    name: str
+    classes: int
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def epoch(
+        self, items: Int[Tensor, " items"], batch: int, *, path: tuple[int, ...], augment: bool
+    ) -> Iterator[Batch]:
+        """These items in this order, in batches; random crops and flips of `path` where `augment`.
+
+        path: (seed, epoch, rank), all that augmentation depends on.
+        """
+
+    @abstractmethod
+    def batches(self, batch: int) -> Iterator[Batch]:
+        """All items in their order, as they are validated."""
+
+    @abstractmethod
+    def sample(self) -> UInt8[Tensor, "items channels height width"]:
+        """Images to take channel statistics from."""
+
+
+class InMemory(ImageSource):
+    """An `ImageDataset`, augmented by `crop_and_flip`."""
+
+    def __init__(self, dataset: ImageDataset) -> None:
+        self.dataset = dataset
+        self.name, self.classes = dataset.name, dataset.classes
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def epoch(
+        self, items: Int[Tensor, " items"], batch: int, *, path: tuple[int, ...], augment: bool
+    ) -> Iterator[Batch]:
+        generator = generator_for(*path)
+        for chosen in items.split(batch):
+            images = self.dataset.images[chosen]
+            if augment:
+                images = crop_and_flip(images, generator)
+            yield images, self.dataset.targets[chosen]
+
+    def batches(self, batch: int) -> Iterator[Batch]:
+        yield from zip(
+            self.dataset.images.split(batch), self.dataset.targets.split(batch), strict=True
+        )
+
+    def sample(self) -> UInt8[Tensor, "items channels height width"]:
+        return self.dataset.images
+
+
+def classification_sources(
+    name: str,
+    data_root: str | Path | None,
+    network: NetworkConfig,
+    *,
+    per_class: int | None,
+    generator: torch.Generator,
+    workers: int = 0,
+) -> tuple[ImageSource, ImageSource]:
+    """Images to train on and images of the same classes to validate on; see `classification_sets`.
+
+    "imagenet" is DATA_ROOT/imagenet, "stream:PATH" any folder with train/CLASS and val/CLASS: too
+    large for the memory, they are read by `workers` processes.
+    """
+    if name == IMAGENET or name.startswith(STREAM):
+        from hypernet_maml.streaming import streamed_sources
+
+        if per_class is not None:
+            raise UserError(f"--dataset {name} is read as a whole: leave --per-class out")
+        return streamed_sources(name, data_root, network, workers=workers)
+    train, val = classification_sets(
+        name, data_root, network, per_class=per_class, generator=generator
+    )
+    return InMemory(train), InMemory(val)
+
+
 def classification_sets(
     name: str,
     data_root: str | Path | None,
@@ -65,7 +153,7 @@ def classification_sets(
     per_class: int | None,
     generator: torch.Generator,
 ) -> tuple[ImageDataset, ImageDataset]:
-    """Images to train on and images of the same classes to validate on.
+    """Images to train on and images of the same classes to validate on, in memory.
 
     per_class: training images of each class, drawn at random; None: all.
 

@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hypernet_maml.config import DomainConfig, LaunchConfig
-from hypernet_maml.data import as_input, crop_and_grey, domain_sets
+from hypernet_maml.data import InMemory, as_input, crop_and_grey, domain_sets
 from hypernet_maml.hyperconv import generate_once
 from hypernet_maml.networks import Classifier, build_network, with_new_classifier
 from hypernet_maml.rsc import Challenge, challenged_logits, draw_challenge
@@ -100,7 +100,7 @@ def train_domains(
             for group in optimizer.param_groups:
                 group["lr"] = rate
             loss = _run_epoch(objective, optimizer, train_set, config, epoch, fabric)
-            accuracy = evaluate(net, val_set, fabric.device)
+            accuracy = evaluate(net, InMemory(val_set), fabric.device)
             if accuracy > best:
                 best, best_state = accuracy, copied_state(net)
             progress.advance(loss=loss, val_accuracy=accuracy)
@@ -120,7 +120,7 @@ def train_domains(
     if fabric.is_global_zero:
         found = {
             "held_out": config.held_out,
-            "accuracy": evaluate(net, test_set, fabric.device),
+            "accuracy": evaluate(net, InMemory(test_set), fabric.device),
             "images": len(test_set),
             "val_accuracy": best,
         }

@@ -19,6 +19,7 @@ WRN_16_4 = NetworkConfig(kind="wrn", depth=16, width=4)
 WRN_16_1 = NetworkConfig(kind="wrn", depth=16, width=1)
 RESNET_18 = NetworkConfig(kind="resnet18", width=64)
 RESNET_34 = NetworkConfig(kind="resnet34", width=64)
+RESNET_18_IMAGENET = NetworkConfig(kind="resnet18", width=64, stem="imagenet", image_size=224)
 RESNET_18_PACS = NetworkConfig(kind="resnet18", width=64, stem="imagenet", image_size=222)
 RESNET_18_NARROW = NetworkConfig(kind="resnet18", width=16, stem="imagenet", image_size=96)
 RESNET_12 = NetworkConfig(kind="resnet12", width=64, image_size=84)
@@ -74,6 +75,17 @@ def cifar100_hyperresnet34() -> TrainConfig:
     return _cifar100(cifar10_hyperresnet34())
 
 
+def imagenet_hyperresnet18() -> TrainConfig:
+    """Table 3.4: HyperResNet-18 on ImageNet, 100 epochs"""
+    return _hundred_epochs(TrainConfig(dataset="imagenet", network=RESNET_18_IMAGENET))
+
+
+def imagenet_hyperresnet34() -> TrainConfig:
+    """Table 3.4: HyperResNet-34 on ImageNet, 100 epochs"""
+    network = replace(RESNET_18_IMAGENET, kind="resnet34")
+    return _hundred_epochs(TrainConfig(dataset="imagenet", network=network))
+
+
 def fc100_hyperwrn_16_4() -> TrainConfig:
     """Table 3.7, pre-training: HyperWRN-16-4 on FC100's training classes"""
     return TrainConfig(dataset="fc100", network=WRN_16_4)
@@ -93,7 +105,7 @@ def tiny_imagenet_hyperresnet18() -> TrainConfig:
     """Table 3.8, pre-training: HyperResNet-18 on Tiny-ImageNet (the thesis: ImageNet), 100 epochs"""
     network = replace(RESNET_18_PACS, image_size=64)
     config = TrainConfig(dataset="tiny-imagenet", network=network)
-    return replace(config, epochs=100, milestones=(30, 60, 90), decay=0.1, weight_decay=1e-4)
+    return replace(_hundred_epochs(config), batch=128)
 
 
 def tiny_imagenet_hyperresnet18_cpu() -> TrainConfig:
@@ -114,10 +126,10 @@ def cifar10_hyperresnet18_cpu() -> TrainConfig:
     return replace(cifar10_hyperwrn_16_1_cpu(), network=replace(RESNET_18, width=16))
 
 
-def fc100_hyperwrn_16_1_cpu() -> TrainConfig:
-    """pre-training: HyperWRN-16-1 on FC100's training classes, 4 epochs: minutes on a core"""
-    config = _cpu(TrainConfig(dataset="fc100", network=WRN_16_1), epochs=4)
-    return replace(config, milestones=(2, 3))
+def cifar_fs_hyperwrn_16_1_cpu() -> TrainConfig:
+    """pre-training: HyperWRN-16-1 on CIFAR-FS' training classes, 5 epochs: minutes on a core"""
+    config = _cpu(TrainConfig(dataset="cifar-fs", network=WRN_16_1), epochs=5)
+    return replace(config, milestones=(3, 4))
 
 
 def glyphs_hyperconv4_cpu() -> TrainConfig:
@@ -140,6 +152,8 @@ TRAIN: dict[str, Callable[[], TrainConfig]] = {
         cifar100_hyperresnet18,
         cifar10_hyperresnet34,
         cifar100_hyperresnet34,
+        imagenet_hyperresnet18,
+        imagenet_hyperresnet34,
         fc100_hyperwrn_16_4,
         fc100_hyperwrn_28_4,
         miniimagenet_hyperresnet12,
@@ -147,7 +161,7 @@ TRAIN: dict[str, Callable[[], TrainConfig]] = {
         tiny_imagenet_hyperresnet18_cpu,
         cifar10_hyperwrn_16_1_cpu,
         cifar10_hyperresnet18_cpu,
-        fc100_hyperwrn_16_1_cpu,
+        cifar_fs_hyperwrn_16_1_cpu,
         glyphs_hyperconv4_cpu,
     )
 }
@@ -163,9 +177,9 @@ def miniimagenet_5way() -> MetaConfig:
     return MetaConfig(dataset="miniimagenet")
 
 
-def fc100_5way_cpu() -> MetaConfig:
-    """Tables 3.6 and 3.7: FC100, 120 updates of 2 tasks with 3 inner steps: minutes on a core"""
-    return _meta_cpu(MetaConfig(dataset="fc100"))
+def cifar_fs_5way_cpu() -> MetaConfig:
+    """Tables 3.6 and 3.7: CIFAR-FS, 120 updates of 2 tasks with 3 inner steps of rate 0.5"""
+    return _meta_cpu(MetaConfig(dataset="cifar-fs"))
 
 
 def glyphs_5way_cpu() -> MetaConfig:
@@ -175,7 +189,7 @@ def glyphs_5way_cpu() -> MetaConfig:
 
 META: dict[str, Callable[[], MetaConfig]] = {
     preset.__name__: preset
-    for preset in (fc100_5way, miniimagenet_5way, fc100_5way_cpu, glyphs_5way_cpu)
+    for preset in (fc100_5way, miniimagenet_5way, cifar_fs_5way_cpu, glyphs_5way_cpu)
 }
 
 
@@ -198,6 +212,12 @@ def _cifar100(config: TrainConfig) -> TrainConfig:
     return replace(config, dataset="cifar100")
 
 
+def _hundred_epochs(config: TrainConfig) -> TrainConfig:
+    """The thesis' schedule for ImageNet (3.4.2)."""
+    schedule = replace(config, epochs=100, milestones=(30, 60, 90), decay=0.1)
+    return replace(schedule, weight_decay=1e-4, batch=256)
+
+
 def _cpu(config: TrainConfig, *, epochs: int, validate_every: int = 1) -> TrainConfig:
     """The schedule of the thesis in so many epochs, of smaller batches for as many updates as may be."""
     milestones = tuple(round(epochs * share) for share in (0.3, 0.6, 0.8))
@@ -207,11 +227,12 @@ def _cpu(config: TrainConfig, *, epochs: int, validate_every: int = 1) -> TrainC
 
 
 def _meta_cpu(config: MetaConfig) -> MetaConfig:
+    """So few updates cannot teach a new classifier to learn at the thesis' inner rate of 0.01."""
     return replace(
         config,
-        inner=InnerLoop(steps=3),
+        inner=InnerLoop(steps=3, learning_rate=0.5),
         tasks=2,
         iterations=120,
-        validate_every=30,
+        validate_every=20,
         validation_tasks=40,
     )

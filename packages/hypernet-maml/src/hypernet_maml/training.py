@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel
 
 from hypernet_maml.config import CHECKPOINT_KIND, DomainConfig, LaunchConfig, TrainConfig
-from hypernet_maml.data import as_input, classification_sets, crop_and_flip
+from hypernet_maml.data import ImageSource, as_input, classification_sources
 from hypernet_maml.hyperconv import (
     generate_once,
     hyper_layers,
@@ -35,7 +35,6 @@ from priors_shared.checkpoints import (
     save_training_state,
     save_weights,
 )
-from priors_shared.datasets import ImageDataset
 from priors_shared.devices import launch, set_threads
 from priors_shared.episodes import generator_for
 from priors_shared.errors import UserError
@@ -70,17 +69,18 @@ def train(config: TrainConfig, where: LaunchConfig, run: Run) -> Classifier:
     """
     set_threads(where.threads)
     fabric = launch(where.accelerator, where.devices, where.precision, compile=where.compile)
-    train_set, val_set = classification_sets(
+    train_set, val_set = classification_sources(
         config.dataset,
         where.data_root,
         config.network,
         per_class=config.per_class,
         generator=generator_for(config.seed, DATA_PATH),
+        workers=where.workers,
     )
     config = replace(config, network=replace(config.network, classes=train_set.classes))
     torch.manual_seed(generator_for(config.seed, INITIAL_WEIGHTS).initial_seed())
     net = build_network(config.network)
-    net.normalise.fit(train_set.images)
+    net.normalise.fit(train_set.sample())
     net.to(fabric.device).to(memory_format=torch.channels_last)
     optimizer = build_optimizer(net, config)
     average = AveragedModel(net) if config.swa_from is not None else None
@@ -195,26 +195,23 @@ def embedding_ratios(net: nn.Module) -> dict[str, float]:
 
 
 @torch.no_grad()
-def evaluate(net: Classifier, dataset: ImageDataset, device: torch.device) -> float:
+def evaluate(net: Classifier, source: ImageSource, device: torch.device) -> float:
     """Share of images that the network classifies right, in evaluation mode."""
     training = net.training
     net.eval()
-    right = 0
+    right = seen = 0
     with generate_once(net):
-        for images, targets in zip(
-            dataset.images.split(EVALUATION_BATCH),
-            dataset.targets.split(EVALUATION_BATCH),
-            strict=True,
-        ):
+        for images, targets in source.batches(EVALUATION_BATCH):
             logits = net(_batch(images, device))
             right += int((logits.argmax(-1) == targets.to(device)).sum())
+            seen += len(targets)
     net.train(training)
-    return right / len(dataset)
+    return right / seen
 
 
 @torch.no_grad()
 def renew_statistics(
-    net: Classifier, dataset: ImageDataset, batch: int, device: torch.device
+    net: Classifier, source: ImageSource, batch: int, device: torch.device
 ) -> None:
     """Batch norm's running statistics anew, as an equal average over the training images.
 
@@ -228,8 +225,8 @@ def renew_statistics(
     training = net.training
     net.train()
     with generate_once(net):
-        for images in dataset.images.split(batch):
-            if len(images) == batch or len(dataset) < batch:
+        for images, _ in source.batches(batch):
+            if len(images) == batch or len(source) < batch:
                 net(_batch(images, device))
     net.train(training)
     for norm, momentum in zip(norms, momenta, strict=True):
@@ -239,30 +236,27 @@ def renew_statistics(
 def _run_epoch(
     objective: nn.Module,
     optimizer: Any,
-    dataset: ImageDataset,
+    source: ImageSource,
     config: TrainConfig,
     epoch: int,
     fabric: Fabric,
 ) -> float:
     """One pass; returns the mean loss. Leaves the last update's gradients in place."""
-    generator = generator_for(config.seed, epoch, fabric.global_rank)
-    order = torch.randperm(len(dataset), generator=generator_for(config.seed, epoch))
+    order = torch.randperm(len(source), generator=generator_for(config.seed, epoch))
     order = order[fabric.global_rank :: fabric.world_size]
     objective.train()
     losses = []
-    for items in order.split(config.batch):
-        if len(items) == 1:
+    path = config.seed, epoch, fabric.global_rank
+    for images, targets in source.epoch(order, config.batch, path=path, augment=config.augment):
+        if len(images) == 1:
             continue  # batch norm needs two
-        images = dataset.images[items]
-        if config.augment:
-            images = crop_and_flip(images, generator)
-        loss = objective(_batch(images, fabric.device), dataset.targets[items].to(fabric.device))
+        loss = objective(_batch(images, fabric.device), targets.to(fabric.device))
         optimizer.zero_grad()
         fabric.backward(loss)
         optimizer.step()
         losses.append(loss.detach())
     if not losses:
-        raise UserError(f"{dataset.name}: {len(dataset)} images are too few to train on")
+        raise UserError(f"{source.name}: {len(source)} images are too few to train on")
     return float(torch.stack(losses).mean())
 
 

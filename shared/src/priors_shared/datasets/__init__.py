@@ -15,6 +15,7 @@ from priors_shared.errors import UserError
 
 if TYPE_CHECKING:
     from priors_shared.datasets.base import ImageDataset as ImageDataset
+    from priors_shared.datasets.base import resolve_data_root as resolve_data_root
     from priors_shared.datasets.base import subset_per_class as subset_per_class
     from priors_shared.datasets.base import with_rotations as with_rotations
     from priors_shared.datasets.cifar import load_cifar100 as load_cifar100
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 _MODULE_OF = {
     "ImageDataset": "base",
+    "resolve_data_root": "base",
     "subset_per_class": "base",
     "with_rotations": "base",
     "load_cifar10": "cifar10",

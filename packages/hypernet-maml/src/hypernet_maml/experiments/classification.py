@@ -294,7 +294,7 @@ def figure(
     study = Study(preset, out, runs, quick)
     spec = FIGURES[name]
     network, columns = next(iter(_WRNS[preset].items()))
-    column, base = next(iter(columns.items()))
+    base = next(iter(columns.values()))
     curves: dict[str, SeedCurves] = {}
     measured: dict[str, dict[str, PerSeed]] = {}
     configs: dict[str, Any] = {}
@@ -322,7 +322,7 @@ def figure(
     )
 
 
-def _curve(metrics: Sequence[Mapping[str, Any]], spec: BiasFigure) -> list[tuple[float, float]]:
+def _curve(metrics: Sequence[Mapping[str, Any]], spec: BiasFigure) -> list[tuple[int, float]]:
     points = []
     for logged in metrics:
         if spec.key.endswith("/"):

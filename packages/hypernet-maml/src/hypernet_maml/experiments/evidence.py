@@ -16,7 +16,7 @@ from priors_shared.statistics import compare_paired
 
 SEEDS = (0, 1, 2)
 PerSeed = dict[int, float]
-SeedCurves = dict[int, list[tuple[float, float]]]
+SeedCurves = dict[int, list[tuple[int, float]]]
 """Points of a curve, by seed."""
 
 

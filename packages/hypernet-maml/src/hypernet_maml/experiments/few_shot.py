@@ -61,12 +61,12 @@ def column(shots: int) -> str:
     return f"{shots}-shot (%)"
 
 
-_FC100_CPU = Setting("WRN-16-1", "fc100_hyperwrn_16_1_cpu", "fc100_5way_cpu", ("fc100", "test"))
+_CPU = Setting("WRN-16-1", "cifar_fs_hyperwrn_16_1_cpu", "cifar_fs_5way_cpu", ("cifar-fs", "test"))
 TABLES = {
     "table-3.6": FewShotTable(
         "Table 3.6: 5-way tasks of unseen classes of the same data set",
         {
-            "cpu": (_FC100_CPU,),
+            "cpu": (_CPU,),
             "paper": (
                 Setting(
                     "ResNet-12",
@@ -85,7 +85,7 @@ TABLES = {
     "table-3.7": FewShotTable(
         "Table 3.7: 5-way tasks of another data set",
         {
-            "cpu": (replace(_FC100_CPU, test=("tiny-imagenet", "all")),),
+            "cpu": (replace(_CPU, test=("tiny-imagenet", "all")),),
             "paper": tuple(
                 Setting(
                     f"WRN-{size}",
@@ -202,7 +202,7 @@ def _training_figure(
         [Claim(f"{setting.network}: {claim}", *sides)],
         title=title,
         config=configs,
-        data=setting.metatraining.split("_")[0],
+        data=META[setting.metatraining]().dataset,
         note="The thesis shows a plot only.",
         curves=Curves(curves, x="outer updates", y=y, log_y=key == "movement"),
     )

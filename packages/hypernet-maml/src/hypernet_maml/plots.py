@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure  # not pyplot: it keeps every figure alive
+from torch import Tensor
 
 COLOURS = ("#1f6fb4", "#d9662b", "#2e8b57", "#8e5bb5", "#b8860b", "#c2427a")
 Metrics = Sequence[Mapping[str, Any]]
@@ -95,6 +96,51 @@ def movement_figure(moved: Mapping[str, Mapping[str, float]], *, title: str) -> 
     axes.legend(frameon=False, fontsize="small")
     _plain(axes)
     return figure
+
+
+def task_figure(
+    support: Tensor,
+    support_labels: Tensor,
+    query: Tensor,
+    query_labels: Tensor,
+    predicted: Tensor,
+    *,
+    title: str,
+) -> Figure:
+    """A few-shot task, a row per class: support images, then queries framed by whether they are told right.
+
+    Images are float in [0, 1], (items, channels, h, w); labels int64.
+    """
+    ways = int(support_labels.max()) + 1
+    left, right = (int((labels == 0).sum()) for labels in (support_labels, query_labels))
+    figure = Figure(figsize=(0.75 * (left + right) + 0.6, 0.8 * ways + 0.7), layout="constrained")
+    cells = figure.subplots(
+        ways, left + right + 1, squeeze=False, width_ratios=[1] * left + [0.3] + [1] * right
+    )
+    for axes in cells.flat:
+        axes.set(xticks=[], yticks=[])
+        axes.spines[:].set_visible(False)
+    names = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+    for row in range(ways):
+        cells[row][0].set_ylabel(names[row % 26], rotation=0, ha="right", va="center")
+        for place, item in enumerate((support_labels == row).nonzero().flatten()[:left]):
+            _picture(cells[row][place], support[item])
+        for place, item in enumerate((query_labels == row).nonzero().flatten()[:right]):
+            axes = cells[row][left + 1 + place]
+            _picture(axes, query[item])
+            said = int(predicted[item])
+            colour = COLOURS[2] if said == row else COLOURS[1]
+            axes.spines[:].set(visible=True, color=colour, linewidth=2.5)
+            axes.set_xlabel(names[said % 26], color=colour, labelpad=1)
+    figure.suptitle(f"{title}: learned from (left), predicted (right)", fontsize=10)
+    return figure
+
+
+def _picture(axes: Any, image: Tensor) -> None:
+    pixels = image.permute(1, 2, 0).numpy()
+    axes.imshow(
+        pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels, cmap="gray_r", vmin=0, vmax=1
+    )
 
 
 def _two_panels(

@@ -10,7 +10,18 @@ from typing import Any
 
 from priors_shared.checkpoints import CONFIG
 from priors_shared.devices import hardware
-from priors_shared.reports import Curve, Measured, comparison_table, line_figure, write_result
+from priors_shared.reports import (
+    Code,
+    Curve,
+    Figure,
+    Measured,
+    Section,
+    Verdict,
+    comparison_table,
+    line_figure,
+    read_result,
+    write_result,
+)
 from priors_shared.runs import Run, write_atomically
 from priors_shared.statistics import compare_paired
 
@@ -129,13 +140,16 @@ class Curves:
         drawn.savefig(path, dpi=150)
 
 
+CONFIRMED, CONTRADICTED = "confirmed at this scale", "contradicted at this scale"
+UNCLEAR = "not confirmed: no clear difference"
+_HOLDS = {CONFIRMED: True, CONTRADICTED: False}
+
+
 def verdict(low: float, high: float) -> str:
     """What the 95 % interval of a difference says of the claim that it is positive."""
     if low > 0:
-        return "confirmed at this scale"
-    if high < 0:
-        return "contradicted at this scale"
-    return "not confirmed: no clear difference"
+        return CONFIRMED
+    return CONTRADICTED if high < 0 else UNCLEAR
 
 
 def write_evidence(
@@ -170,6 +184,8 @@ def write_evidence(
         command=f"hypernet-maml reproduce {name} --preset {study.preset}",
         thesis=evidence.thesis,
         extra={
+            "title": title,
+            "note": note,
             "per_seed": evidence.measured,
             "comparisons": comparisons,
             "curves": None if curves is None else curves.by_row,
@@ -179,12 +195,39 @@ def write_evidence(
     caption = f"{title}. Mean and standard deviation over seeds. {note}"
     table = comparison_table(rows, evidence.thesis, caption=caption, digits=2)
     lines = [
-        f"- **{c['verdict']}** ({c['column']}): {c['text']}. Difference {c['difference']['mean']:+.2f} "
-        f"[{c['difference']['low']:+.2f}, {c['difference']['high']:+.2f}], "
-        f"p = {c['p_t']:.2g} (paired t, {len(c['seeds'])} seeds)"
-        for c in comparisons
+        f"- **{c['verdict']}** ({c['column']}): {c['text']}: {_difference(c)}" for c in comparisons
     ]
     text = table.to_markdown() + ("\n" + "\n".join(lines) + "\n" if lines else "")
     write_atomically(study.out / f"{stem}.md", text)
     if curves is not None:
         curves.save(study.out / f"{stem}.png", title=title.split(":")[0])
+
+
+def evidence_section(path: Path) -> Section:
+    """What `write_evidence` wrote to a JSON file, for the report."""
+    result = read_result(path)
+    said = (
+        f"{result['title']}. {result['note']} Small-scale runs on a CPU, seeds {result['seeds']}, "
+        f"{result['date']}, commit {str(result['commit'])[:10]}."
+    )
+    parts: list[Any] = [
+        said,
+        comparison_table(result["rows"], result["thesis"] or {}, digits=2),
+        *(
+            Verdict(_HOLDS.get(c["verdict"]), f"{c['text']} ({c['column']}): {_difference(c)}")
+            for c in result["comparisons"]
+        ),
+    ]
+    picture = path.with_suffix(".png")
+    if picture.is_file():
+        parts.append(Figure.from_file(picture))
+    title = result["experiment"].replace("-", " ").capitalize()
+    return Section(f"Stored result: {title}", [*parts, Code(result["command"])])
+
+
+def _difference(comparison: Mapping[str, Any]) -> str:
+    found = comparison["difference"]
+    return (
+        f"difference {found['mean']:+.2f} [{found['low']:+.2f}, {found['high']:+.2f}], "
+        f"p = {comparison['p_t']:.2g} (paired t, {len(comparison['seeds'])} seeds)"
+    )

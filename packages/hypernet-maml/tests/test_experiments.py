@@ -130,9 +130,9 @@ def test_few_shot_tables_pair_seeds_and_tasks(tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     for seed in SEEDS:
         for arm, row, accuracy in (("plain", "wrn-16-1", 0.4), ("unshared", "hyperwrn-16-1", 0.5)):
-            _touch_model(runs / "cifar_fs_hyperwrn_16_1_cpu" / f"{arm}-{seed}")
+            _touch_model(runs / "fc100_hyperwrn_16_1_cpu" / f"{arm}-{seed}")
             for shots in (1, 5):
-                folder = runs / "cifar_fs_5way_cpu" / f"{row}-{shots}shot-{seed}"
+                folder = runs / "fc100_5way_cpu" / f"{row}-{shots}shot-{seed}"
                 _touch_model(folder)
                 tasks = [accuracy + 0.01 * shots + 0.001 * i for i in range(4)]
                 name = "test-tiny-imagenet-all-200.json"

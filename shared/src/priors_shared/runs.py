@@ -9,10 +9,12 @@ OUT/checkpoints/  OUT/plots/  OUT/tensorboard/
 ```
 """
 
+import contextlib
 import json
 import logging
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import time
@@ -54,6 +56,7 @@ class Run:
         self._wants_tensorboard = tensorboard
         self._writer: Any = None
         self._purge_step: int | None = None
+        self._made: list[Path] = []  # folders above `out` that this run made, nearest first
 
     @classmethod
     def create(
@@ -93,6 +96,7 @@ class Run:
             _check_same(_read_json(held), wanted, held, may_differ)
         elif out.exists() and any(not p.name.endswith(".next") for p in out.iterdir()):
             raise UserError(f"{out} is not empty and holds no run: use another --out")
+        made = [folder for folder in out.parents if not folder.exists()]
         out.mkdir(parents=True, exist_ok=True)
         if not resumed:
             # First of all: killed at any later moment, the folder is a run that can be resumed.
@@ -103,7 +107,9 @@ class Run:
         # A process killed while it wrote leaves half a line: the next one would be glued to it.
         for name in (_METRICS, _TIMING):
             _keep_lines(out / name, sys.maxsize)
-        return cls(out, resumed=resumed, tensorboard=tensorboard, quiet=quiet)
+        run = cls(out, resumed=resumed, tensorboard=tensorboard, quiet=quiet)
+        run._made = made
+        return run
 
     def log(self, step: int, **metrics: Any) -> None:
         """Append a line to metrics.jsonl, and the time of it to timing.jsonl.
@@ -166,9 +172,17 @@ class Run:
         """Return the run."""
         return self
 
-    def __exit__(self, *_: object) -> None:
-        """Close the run's files."""
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        """Close the run's files; where a user's error stopped it before it began, leave no folder.
+
+        The next try must not ask for --resume.
+        """
         self.close()
+        if isinstance(error, UserError) and not self.resumed and not self.metrics():
+            shutil.rmtree(self.out)
+            for folder in self._made:
+                with contextlib.suppress(OSError):  # not empty: something else is kept there
+                    folder.rmdir()
 
     @staticmethod
     def _append(file: Any, values: dict[str, Any]) -> None:

@@ -85,7 +85,7 @@ def _train(args: list[str], verb: str = "train") -> None:
     with Run.create(
         out, asdict(config), command=command, resume=options.resume, quiet=options.launch.quiet
     ) as run:
-        _or_remove(run, lambda: train(config, options.launch, run))
+        train(config, options.launch, run)
         metrics = run.metrics()
         figure: Any = training_figure(metrics, title=out.parent.name)
         plot = run.save_figure("training", figure)
@@ -126,18 +126,6 @@ def _preset_and_rest(verb: str, args: list[str], presets: Any) -> tuple[str, lis
         raise UserError(unknown("preset", preset, list(presets)))
     listed = "" if args[0] == preset else f" PRESET is one of {', '.join(presets)}."
     return preset, rest, f"{(presets[preset].__doc__ or '').strip()}.{listed}"
-
-
-def _or_remove(run: Any, work: Any) -> Any:
-    """Do the work; where a user's error stops it before anything began, leave no run folder."""
-    import shutil
-
-    try:
-        return work()
-    except UserError:
-        if not run.resumed and not run.metrics():
-            shutil.rmtree(run.out)  # the next try must not ask for --resume
-        raise
 
 
 # --- metatrain ---
@@ -190,7 +178,7 @@ def _metatrain(args: list[str]) -> None:
     with Run.create(
         out, record, command=command, resume=options.resume, quiet=options.launch.quiet
     ) as run:
-        _or_remove(run, lambda: metatrain(config, net, network, options.launch, run))
+        metatrain(config, net, network, options.launch, run)
         metrics = run.metrics()
         title = f"{config.dataset}, {config.ways}-way {config.shots}-shot, {config.inner.algorithm}"
         figure: Any = meta_figure(metrics, ways=config.ways, title=title)
@@ -249,7 +237,7 @@ def _domain(args: list[str]) -> None:
     with Run.create(
         out, record, command=command, resume=options.resume, quiet=options.launch.quiet
     ) as run:
-        _or_remove(run, lambda: train_domains(config, net, options.launch, run))
+        train_domains(config, net, options.launch, run)
         found = json.loads((out / "test.json").read_text())
         title = f"PACS without {config.held_out}, {method}"
         figure: Any = domain_figure(

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from hypernet_maml.learner import FewShotLearner
     from priors_shared.datasets import ImageDataset
 
-SHIPPED = "cifar-fs-5way-cpu"
+SHIPPED = "fc100-5way-cpu"
 RESULTS = Path("docs/results")
 SEED = 7
 THESIS_COUNTS = {
@@ -84,7 +84,7 @@ def _shipped_section(tasks: int, progress: type[Any]) -> Section:
 
         datasets += [
             load_images(name, split, None, learner.network)
-            for name, split in (("cifar-fs", "test"), ("tiny-imagenet", "all"))
+            for name, split in (("fc100", "test"), ("tiny-imagenet", "all"))
         ]
     rows: list[list[Cell]] = []
     with progress(len(datasets), "evaluate shipped weights") as bar:
@@ -94,7 +94,7 @@ def _shipped_section(tasks: int, progress: type[Any]) -> Section:
             bar.advance(accuracy=cells[-1].mean / 100)
     caption = (
         f"5-way accuracy in percent on classes never seen, ± the 95 % interval over {tasks} tasks; chance "
-        "is 20. Meta-trained on CIFAR-FS with 5 shots; Glyphs are characters drawn from fonts."
+        "is 20. Meta-trained on FC100 with 5 shots; Glyphs are characters drawn from fonts."
     )
     table = Table(["data", "1-shot", "5-shot"], rows, caption)
     picture: Any = _task_figure(learner, datasets[-1])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import shlex
-import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -157,12 +156,7 @@ def train(
     with Run.create(
         out, run_config(config), command=command, resume=resume, quiet=where.quiet
     ) as run:
-        try:
-            run_training(config, where, run)
-        except UserError:
-            if not run.resumed and not run.metrics():
-                shutil.rmtree(out)  # nothing began: the next try must not ask for --resume
-            raise
+        run_training(config, where, run)
         metrics = run.metrics()
         reported = {int(k.split("_")[1]) for m in metrics for k in m if k.startswith("val_")}
         bound = blind_bound(config.model.ways, VALIDATION_SHOTS) if config.model.ways <= 10 else []

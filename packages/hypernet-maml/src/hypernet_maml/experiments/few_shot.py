@@ -61,7 +61,7 @@ def column(shots: int) -> str:
     return f"{shots}-shot (%)"
 
 
-_CPU = Setting("WRN-16-1", "cifar_fs_hyperwrn_16_1_cpu", "cifar_fs_5way_cpu", ("cifar-fs", "test"))
+_CPU = Setting("WRN-16-1", "fc100_hyperwrn_16_1_cpu", "fc100_5way_cpu", ("fc100", "test"))
 TABLES = {
     "table-3.6": FewShotTable(
         "Table 3.6: 5-way tasks of unseen classes of the same data set",

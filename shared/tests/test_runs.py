@@ -287,3 +287,28 @@ def test_reader_that_goes_away_is_no_error() -> None:
         env={**os.environ, "CODE": code, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
     assert (ran.stdout, ran.stderr) == ("line\n", "")
+
+
+def test_a_run_refused_before_it_began_leaves_no_folder(tmp_path: Path) -> None:
+    out = tmp_path / "runs" / "preset" / "0"
+    with pytest.raises(UserError, match="no data"), create(out):
+        raise UserError("no data")
+    assert not (tmp_path / "runs").exists()
+
+    (tmp_path / "runs" / "preset" / "1").mkdir(parents=True)
+    with pytest.raises(UserError, match="no data"), create(out):
+        raise UserError("no data")
+    assert [p.name for p in (tmp_path / "runs" / "preset").iterdir()] == ["1"]
+
+
+def test_a_run_that_began_is_kept_whatever_stops_it(tmp_path: Path) -> None:
+    with pytest.raises(UserError), create(tmp_path / "run") as run:
+        run.log(1, loss=1.0)
+        raise UserError("the disk is full")
+    assert len(read_metrics(tmp_path / "run")) == 1
+    with pytest.raises(UserError), create(tmp_path / "run", resume=True):
+        raise UserError("again")
+    assert (tmp_path / "run" / "config.json").is_file()
+    with pytest.raises(RuntimeError), create(tmp_path / "crash"):
+        raise RuntimeError("a fault of ours: keep what is there")
+    assert (tmp_path / "crash" / "config.json").is_file()

@@ -12,7 +12,13 @@ from torch import Tensor, nn
 
 from hypernet_maml import training
 from hypernet_maml.config import LaunchConfig, NetworkConfig, TrainConfig
-from hypernet_maml.data import InMemory, classification_sets, crop_and_flip, split_per_class
+from hypernet_maml.data import (
+    InMemory,
+    classification_sets,
+    crop_and_flip,
+    load_images,
+    split_per_class,
+)
 from hypernet_maml.hyperconv import generate_once, hyper_layers, is_hyper_parameter, output_l2
 from hypernet_maml.layers import BatchNorm2d
 from hypernet_maml.learner import load_network
@@ -295,6 +301,18 @@ def test_images_of_another_shape_are_refused(tmp_path: Path) -> None:
     wrong = config(network=replace(NET, channels=3))
     with pytest.raises(UserError, match=r"stripes has images of 1 x 16 x 16, but .* 3 x 16 x 16"):
         run_training(wrong, tmp_path / "run")
+
+
+def test_grey_and_smaller_images_can_be_fitted_to_a_network() -> None:
+    network = replace(NET, channels=3, image_size=19)
+    fitted = load_images("stripes", "train", None, network, adjust=True)
+    plain = load_images("stripes", "train", None, NET)
+    assert fitted.image_shape == (3, 19, 19)
+    for channel in range(3):
+        assert torch.equal(fitted.images[:, channel, 1:17, 1:17], plain.images[:, 0])
+    assert int(fitted.images.sum()) == 3 * int(plain.images.sum())
+    with pytest.raises(UserError, match=r"1 x 16 x 16, but the network is for 1 x 8 x 8"):
+        load_images("stripes", "train", None, replace(NET, image_size=8), adjust=True)
 
 
 # --- layers ---

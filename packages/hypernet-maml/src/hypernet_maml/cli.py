@@ -259,7 +259,8 @@ class _EvalOptions:
     checkpoint: Annotated[Positional[str], arg(metavar="CHECKPOINT")]
     """meta-trained learner: run folder, checkpoint folder, shipped weights or Hugging Face Hub id"""
     dataset: Annotated[str | None, described("NAME", "(default: what it was trained on)")] = None
-    """fc100, cifar-fs, miniimagenet, tiny-imagenet, omniglot, glyphs, or folder:PATH"""
+    """fc100, cifar-fs, miniimagenet, tiny-imagenet, omniglot, glyphs, or folder:PATH; grey or smaller images
+    are fitted to the network"""
     split: Literal["train", "val", "test", "all"] = "test"
     """which classes"""
     shots: Annotated[int | None, described("INT", "(default: as trained)")] = None
@@ -300,7 +301,7 @@ def _eval(args: list[str]) -> None:
     if name is None:
         raise UserError(f"{options.checkpoint} does not say what it was trained on: give --dataset")
     shots = options.shots or int(learner.trained.get("shots", 5))
-    dataset = load_images(name, options.split, options.data_root, learner.network)
+    dataset = load_images(name, options.split, options.data_root, learner.network, adjust=True)
     drawn: dict[str, Any] = {"ways": learner.ways, "shots": shots, "queries": options.queries}
     sampler = FewShotSampler(dataset, **drawn, device=options.device)
     with Progress(options.episodes, "evaluate") as progress:

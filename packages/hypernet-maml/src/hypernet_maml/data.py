@@ -6,6 +6,7 @@ import logging
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -34,9 +35,17 @@ Batch = tuple[UInt8[Tensor, "batch channels height width"], Int[Tensor, " batch"
 
 
 def load_images(
-    name: str, split: str, data_root: str | Path | None, network: NetworkConfig
+    name: str,
+    split: str,
+    data_root: str | Path | None,
+    network: NetworkConfig,
+    *,
+    adjust: bool = False,
 ) -> ImageDataset:
     """The dataset of that name (see `load_dataset`), with images that fit the network.
+
+    adjust: for a network trained on other images: grey ones become three equal channels, smaller ones
+    are put in the middle of black.
 
     Files of "folder:PATH" that cannot be read are logged as warnings. Raises UserError when another
     dataset's images have other channels or another size, or it is not there.
@@ -54,6 +63,8 @@ def load_images(
     for path, reason in dataset.skipped:
         _LOG.warning("skipped %s: %s", path, reason)
     wanted = (network.channels, network.image_size, network.image_size)
+    if adjust:
+        dataset = _adjusted(dataset, network)
     if dataset.image_shape != wanted:
         have, want = (" x ".join(map(str, shape)) for shape in (dataset.image_shape, wanted))
         raise UserError(
@@ -61,6 +72,17 @@ def load_images(
             "image_size to the data's, or use another dataset"
         )
     return dataset
+
+
+def _adjusted(dataset: ImageDataset, network: NetworkConfig) -> ImageDataset:
+    images = dataset.images
+    if images.shape[1] == 1:
+        images = images.expand(-1, network.channels, -1, -1)
+    missing = network.image_size - images.shape[-1]
+    if missing > 0:
+        before, after = missing // 2, missing - missing // 2
+        images = F.pad(images, (before, after, before, after))
+    return replace(dataset, images=images.contiguous())
 
 
 class ImageSource(ABC):

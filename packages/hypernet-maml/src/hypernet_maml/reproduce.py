@@ -75,17 +75,14 @@ def _counts_section() -> Section:
 
 
 def _shipped_section(tasks: int, progress: type[Any]) -> Section:
+    from hypernet_maml.data import load_images
     from hypernet_maml.learner import FewShotLearner
 
     learner = FewShotLearner.from_pretrained(SHIPPED)
-    datasets = [_coloured_glyphs(learner.network.image_size)]
+    chosen = [("glyphs", "test")]
     if os.environ.get("PRIORS_DATA"):
-        from hypernet_maml.data import load_images
-
-        datasets += [
-            load_images(name, split, None, learner.network)
-            for name, split in (("fc100", "test"), ("tiny-imagenet", "all"))
-        ]
+        chosen += [("fc100", "test"), ("tiny-imagenet", "all")]
+    datasets = [load_images(*each, None, learner.network, adjust=True) for each in chosen]
     rows: list[list[Cell]] = []
     with progress(len(datasets), "evaluate shipped weights") as bar:
         for dataset in datasets:
@@ -110,19 +107,6 @@ def _shipped_section(tasks: int, progress: type[Any]) -> Section:
             ),
         ],
     )
-
-
-def _coloured_glyphs(side: int) -> ImageDataset:
-    """Glyphs as a learner of colour images takes them."""
-    from torch.nn import functional as F
-
-    from priors_shared.datasets import load_dataset
-
-    glyphs = load_dataset("glyphs", "test")
-    missing = side - glyphs.image_shape[-1]
-    before, after = missing // 2, missing - missing // 2
-    images = F.pad(glyphs.images, (before, after, before, after)).expand(-1, 3, -1, -1)
-    return replace(glyphs, images=images.contiguous())
 
 
 def _accuracy(learner: FewShotLearner, dataset: ImageDataset, shots: int, tasks: int) -> Measured:

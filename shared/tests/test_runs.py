@@ -302,13 +302,17 @@ def test_a_run_refused_before_it_began_leaves_no_folder(tmp_path: Path) -> None:
 
 
 def test_a_run_that_began_is_kept_whatever_stops_it(tmp_path: Path) -> None:
-    with pytest.raises(UserError), create(tmp_path / "run") as run:
-        run.log(1, loss=1.0)
-        raise UserError("the disk is full")
+    def begin_and_fail() -> None:
+        with create(tmp_path / "run") as run:
+            run.log(1, loss=1.0)
+            raise UserError("the disk is full")
+
+    with pytest.raises(UserError, match="the disk is full"):
+        begin_and_fail()
     assert len(read_metrics(tmp_path / "run")) == 1
-    with pytest.raises(UserError), create(tmp_path / "run", resume=True):
+    with pytest.raises(UserError, match="again"), create(tmp_path / "run", resume=True):
         raise UserError("again")
     assert (tmp_path / "run" / "config.json").is_file()
-    with pytest.raises(RuntimeError), create(tmp_path / "crash"):
+    with pytest.raises(RuntimeError, match="ours"), create(tmp_path / "crash"):
         raise RuntimeError("a fault of ours: keep what is there")
     assert (tmp_path / "crash" / "config.json").is_file()

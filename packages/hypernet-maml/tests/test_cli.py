@@ -193,3 +193,46 @@ def test_help_does_not_import_torch() -> None:
         )
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
         assert done.returncode == 0, argv
+
+
+def test_a_learner_is_exported_with_a_card_of_measured_accuracies(
+    checkpoint: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    measured = tmp_path / "eval.json"
+    few = ["--dataset", f"folder:{images}", "--shots", "2", "--queries", "2", "--episodes", "4"]
+    main(["eval", str(checkpoint), *few, "--out", str(measured)])
+    out = tmp_path / "shipped"
+    main(
+        [
+            "export",
+            str(checkpoint),
+            "--format",
+            "learner",
+            "--out",
+            str(out),
+            "--results",
+            str(measured),
+        ]
+    )
+    card = (out / "README.md").read_text()
+    found = json.loads(measured.read_text())
+    assert (
+        f"| 3 | 2 | {100 * found['accuracy']:.1f} ± {100 * found['half_width']:.1f} | 4 |" in card
+    )
+    assert "float (items, 3, 16, 16)" in card
+    main(["eval", str(out), *few, "--out", str(tmp_path / "again.json")])
+    assert json.loads((tmp_path / "again.json").read_text())["per_task"] == found["per_task"]
+    (tmp_path / "wrong.json").write_text("{}")
+    capsys.readouterr()
+    for extra, said in (
+        (
+            ["--format", "learner", "--results", str(tmp_path / "wrong.json")],
+            "not what `hypernet-maml eval",
+        ),
+        (["--results", str(measured)], "--results belong to --format learner"),
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            main(["export", str(checkpoint), "--out", str(tmp_path / "no"), *extra])
+        assert stopped.value.code == 2
+        assert said in capsys.readouterr().err
+    assert not (tmp_path / "no").exists()

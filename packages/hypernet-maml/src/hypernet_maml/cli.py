@@ -387,19 +387,29 @@ def _adapt(args: list[str]) -> None:
 class _ExportOptions:
     checkpoint: Annotated[Positional[str], arg(metavar="CHECKPOINT")]
     """trained network: run folder, checkpoint folder or Hugging Face Hub id"""
-    out: Annotated[Path | None, described("PATH", "(default: plain, or plain.onnx)")] = None
-    """folder for safetensors, file for onnx"""
-    format: Literal["safetensors", "onnx"] = "safetensors"
-    """safetensors: for this package and plain torch; onnx: for any runtime, checked with onnxruntime"""
+    out: Annotated[Path | None, described("PATH", "(default: plain, plain.onnx or learner)")] = None
+    """folder for safetensors and learner, file for onnx"""
+    format: Literal["safetensors", "onnx", "learner"] = "safetensors"
+    """safetensors: the plain network, for this package and plain torch; onnx: for any runtime, checked with
+    onnxruntime; learner: what metatrain made, as it is, with a model card"""
+    results: Annotated[tuple[Path, ...], arg(metavar="[FILE.json ...]")] = ()
+    """what eval --out wrote: accuracies for the card"""
 
 
 def _export(args: list[str]) -> None:
     about = "Write a network with generated weights as a plain one: same outputs, size and speed."
     options = parse_options(_ExportOptions, f"{PROGRAM} export", args, description=about)
 
-    from hypernet_maml.export import export_onnx, export_safetensors
+    from hypernet_maml.export import export_learner, export_onnx, export_safetensors
     from hypernet_maml.learner import load_network
 
+    if options.format == "learner":
+        out = options.out or Path("learner")
+        export_learner(_load_learner(options.checkpoint), out, options.results)
+        say(f"learner   {out}: weights and model card (README.md)")
+        return
+    if options.results:
+        raise UserError("--results belong to --format learner: leave them out")
     net, config, trained = load_network(options.checkpoint)
     before = sum(p.numel() for p in net.parameters())
     if options.format == "onnx":

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -10,11 +12,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from hypernet_maml.config import CHECKPOINT_KIND, NetworkConfig
+from hypernet_maml.config import CHECKPOINT_KIND, META_KIND, NetworkConfig
 from hypernet_maml.hyperconv import reparameterize
+from hypernet_maml.learner import FewShotLearner
 from hypernet_maml.networks import Classifier
 from priors_shared.checkpoints import save_weights
 from priors_shared.errors import UserError
+from priors_shared.runs import write_atomically
 
 TOLERANCE = 1e-4
 """Largest difference of an ONNX runtime's logits, relative to the largest logit."""
@@ -76,6 +80,86 @@ def export_onnx(net: Classifier, config: NetworkConfig, path: Path) -> Counter[s
                 "file is not to be trusted"
             )
     return Counter(node.op_type for node in onnx.load(path).graph.node)
+
+
+def export_learner(learner: FewShotLearner, folder: Path, results: Sequence[Path] = ()) -> None:
+    """Write a meta-trained learner with a model card.
+
+    results: files that `hypernet-maml eval --out` wrote, whose accuracies the card lists.
+
+    Raises UserError for a file that is no such result.
+    """
+    found = [_read_evaluation(path) for path in results]
+    net, inner = learner.learner.net, learner.learner.inner
+    shape = {"network": asdict(learner.network), "inner": asdict(inner)}
+    save_weights(
+        folder, learner.learner, kind=META_KIND, config=shape, extra={"trained": learner.trained}
+    )
+    write_atomically(folder / "README.md", _card(folder.name, learner, net, found))
+
+
+def _read_evaluation(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; `hypernet-maml eval --out` writes it") from None
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON ({error})") from None
+    needed = {"accuracy", "half_width", "dataset", "split", "ways", "shots", "episodes"}
+    if not isinstance(found, dict) or not needed <= set(found):
+        raise UserError(f"{path}: not what `hypernet-maml eval --out` writes")
+    return found
+
+
+def _card(
+    name: str, learner: FewShotLearner, net: nn.Module, results: Sequence[dict[str, Any]]
+) -> str:
+    network, trained = learner.network, learner.trained
+    generated = "plain" if network.sharing == "none" else f"hypernetworks {network.sharing}"
+    size = f"{network.channels}, {network.image_size}, {network.image_size}"
+    lines = [
+        f"# {name}",
+        "",
+        f"A few-shot learner of up to {learner.ways} classes: it learns them from a few images each, in "
+        "gradient steps that take a fraction of a second.",
+        "",
+        "```",
+        f"hypernet-maml adapt {name} images/ --shots 5       # images/CLASS/FILE",
+        "```",
+        "",
+        "```python",
+        "from hypernet_maml import FewShotLearner",
+        "",
+        f'learner = FewShotLearner.from_pretrained("{name}")  # or this folder',
+        f"classifier = learner.adapt(images, labels)  # float (items, {size}) in [0, 1]; int64",
+        "predicted = classifier.predict(new_images)",
+        "```",
+        "",
+        f"- Network: {network.kind}-{network.depth}-{network.width}"
+        if network.kind == "wrn"
+        else f"- Network: {network.kind}, width {network.width}",
+        f"- Weights: {generated}; {sum(p.numel() for p in net.parameters()):,} parameters.",
+        "- Inner loop: "
+        + ", ".join(f"{key} {value}" for key, value in asdict(learner.learner.inner).items())
+        + ".",
+        f"- Meta-trained on: {trained.get('dataset', 'unknown')}, {trained.get('shots')} shots, "
+        f"{trained.get('iterations')} updates of {trained.get('tasks')} tasks, seed {trained.get('seed')}.",
+        "- Batch norm uses the statistics of the images that are predicted together: predict many at once.",
+    ]
+    if results:
+        lines += [
+            "",
+            "Accuracy in percent on tasks of classes it was not trained on, with 95 % intervals over tasks:",
+            "",
+            "| data | classes | ways | shots | accuracy | tasks |",
+            "| --- | --- | ---: | ---: | ---: | ---: |",
+            *(
+                f"| {r['dataset']} | {r['split']} | {r['ways']} | {r['shots']} | "
+                f"{100 * r['accuracy']:.1f} ± {100 * r['half_width']:.1f} | {r['episodes']} |"
+                for r in results
+            ),
+        ]
+    return "\n".join(lines) + "\n"
 
 
 def checkpoint_bytes(net: nn.Module) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+import torch
 
 from hypernet_maml.config import Domain, TrainConfig
 from hypernet_maml.experiments import EXPERIMENTS
@@ -19,10 +20,12 @@ from hypernet_maml.experiments.evidence import (
     Study,
     verdict,
 )
+from hypernet_maml.metatraining import new_learner, save_learner
 from hypernet_maml.networks import build_network
 from hypernet_maml.presets import DOMAIN, META, TRAIN
 from hypernet_maml.training import save_network
 from priors_shared.checkpoints import CONFIG
+from priors_shared.datasets import ImageDataset
 from priors_shared.runs import Run
 
 PRESET = "cifar10_hyperwrn_16_1_cpu"
@@ -146,6 +149,43 @@ def test_few_shot_tables_pair_seeds_and_tasks(tmp_path: Path) -> None:
     configs = result["config"]
     assert configs["WRN-16-1, 1-shot (%)"]["inner"]["algorithm"] == "maml"
     assert configs["HyperWRN-16-1, 5-shot (%)"]["inner"]["algorithm"] == "hyper-maml"
+
+
+def test_movement_is_compared_on_the_layers_that_hypernetworks_generate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randint(256, (30, 3, 32, 32), generator=generator, dtype=torch.uint8)
+    targets = torch.arange(5).repeat_interleave(6)
+    names = tuple("abcde")
+    images = ImageDataset("noise", noise, targets, names, split="test")
+    monkeypatch.setattr("hypernet_maml.data.load_dataset", lambda *_, **__: images)
+    monkeypatch.setattr("hypernet_maml.experiments.few_shot.MOVED_TASKS", 1)
+    runs = tmp_path / "runs"
+    for seed in (0, 1):
+        for arm, row, algorithm in (
+            ("plain", "wrn-16-1", "maml"),
+            ("unshared", "hyperwrn-16-1", "hyper-maml"),
+        ):
+            _touch_model(runs / "fc100_hyperwrn_16_1_cpu" / f"{arm}-{seed}")
+            _touch_model(runs / "fc100_5way_cpu" / f"{row}-1shot-{seed}")
+            base = META["fc100_5way_cpu"]()
+            inner = replace(base.inner, algorithm=algorithm, steps=1)  # type: ignore[arg-type]
+            config = replace(base, inner=inner, seed=seed)
+            network = ARMS[arm](TRAIN["fc100_hyperwrn_16_1_cpu"]()).network
+            learner = new_learner(build_network(network), network, config)
+            folder = runs / "fc100_5way_cpu" / f"{row}-5shot-{seed}"
+            save_learner(folder / "model", learner, network, config)
+    result = reproduce("figure-3.5", tmp_path)
+    layers = {f"stage{stage}.1.conv{conv}" for stage in (1, 2, 3) for conv in (1, 2)}
+    assert {frozenset(m) for seeds in result["curves"].values() for m in seeds.values()} == {
+        frozenset(layers)
+    }
+    moved = result["curves"]["WRN-16-1"]["1"]
+    stage2 = 50 * (moved["stage2.1.conv1"] + moved["stage2.1.conv2"])
+    assert result["per_seed"]["WRN-16-1"]["stage2 (%)"]["1"] == pytest.approx(stage2)
+    assert stage2 > 0
+    assert (tmp_path / "figure-3.5-cpu.png").is_file()
 
 
 def test_the_domains_table_holds_each_domain_and_their_mean(tmp_path: Path) -> None:

@@ -318,7 +318,7 @@ def figure(
         config=configs,
         data=_DATA,
         note="The thesis shows curves only.",
-        curves=Curves(curves, x="epochs", y=spec.y, log_y=name == "figure-3.3"),
+        picture=Curves(curves, x="epochs", y=spec.y, log_y=name == "figure-3.3"),
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from priors_shared.checkpoints import CONFIG
 from priors_shared.devices import hardware
@@ -116,9 +116,20 @@ class Evidence:
         return {s: found[0][s] - sum(values[s] for values in found[1:]) for s in seeds}
 
 
-@dataclass(frozen=True)
+@runtime_checkable
+class Picture(Protocol):
+    """What an experiment plots."""
+
+    by_row: Mapping[str, Any]
+    """Its numbers, by row and seed."""
+
+    def save(self, path: Path, *, title: str) -> None:
+        """Draw it to a file."""
+
+
+@dataclass
 class Curves:
-    """What an experiment plots, by row."""
+    """Curves over training, a colour a row."""
 
     by_row: Mapping[str, SeedCurves]
     x: str
@@ -138,6 +149,25 @@ class Curves:
         if self.log_y:
             drawn.axes[0].set_yscale("log")
         drawn.savefig(path, dpi=150)
+
+
+@dataclass
+class MovementBars:
+    """How far each layer moves, a group of bars per layer, a bar per row (Fig. 3.5)."""
+
+    by_row: Mapping[str, Mapping[int, Mapping[str, float]]]
+    """Layer to movement, by row and seed."""
+
+    def save(self, path: Path, *, title: str) -> None:
+        """Draw means over seeds."""
+        from hypernet_maml.plots import movement_figure
+
+        means = {
+            row: {layer: fmean(moved[layer] for moved in seeds.values()) for layer in layers}
+            for row, seeds in self.by_row.items()
+            for layers in [next(iter(seeds.values()))]
+        }
+        movement_figure(means, title=title).savefig(path, dpi=150)
 
 
 CONFIRMED, CONTRADICTED = "confirmed at this scale", "contradicted at this scale"
@@ -162,10 +192,10 @@ def write_evidence(
     config: Mapping[str, Any],
     data: str,
     note: str,
-    curves: Curves | None = None,
+    picture: Picture | None = None,
     extra: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write the experiment's JSON, Markdown and curves; nothing where there is no run."""
+    """Write the experiment's JSON, Markdown and picture; nothing where there is no run."""
     if not evidence.measured:
         return
     comparisons = evidence.comparisons(claims)
@@ -188,7 +218,7 @@ def write_evidence(
             "note": note,
             "per_seed": evidence.measured,
             "comparisons": comparisons,
-            "curves": None if curves is None else curves.by_row,
+            "curves": None if picture is None else picture.by_row,
             **(extra or {}),
         },
     )
@@ -199,8 +229,8 @@ def write_evidence(
     ]
     text = table.to_markdown() + ("\n" + "\n".join(lines) + "\n" if lines else "")
     write_atomically(study.out / f"{stem}.md", text)
-    if curves is not None:
-        curves.save(study.out / f"{stem}.png", title=title.split(":")[0])
+    if picture is not None:
+        picture.save(study.out / f"{stem}.png", title=title.split(":")[0])
 
 
 def evidence_section(path: Path) -> Section:

@@ -20,7 +20,9 @@ from hypernet_maml.experiments.evidence import (
     Claim,
     Curves,
     Evidence,
+    MovementBars,
     PerSeed,
+    Picture,
     SeedCurves,
     Study,
     write_evidence,
@@ -32,6 +34,7 @@ from priors_shared.statistics import compare_paired
 SHOTS = (1, 5)
 _ALGORITHMS: dict[str, Literal["maml", "hyper-maml"]] = {"plain": "maml", "unshared": "hyper-maml"}
 _TITLES = {"plain": "{}", "unshared": "Hyper{}"}
+MOVED_TASKS = 20
 TEST_SEED, TEST_TASKS = 20_000, {"cpu": 200, "paper": 1000}
 
 
@@ -150,15 +153,29 @@ def figure_3_5(
     quick: bool = False,
     runs: Path = Path("runs"),
 ) -> None:
-    """How far inner loops move the convolutions: at the end of meta-training, and over it."""
-    _training_figure(
+    """How far inner loops move the convolutions that hypernetworks generate, and the same plain ones."""
+    study = Study(preset, out, runs, quick)
+    measured: dict[str, dict[str, PerSeed]] = {}
+    moved: dict[str, dict[int, dict[str, float]]] = {}
+    setting, learners = _of_table_3_7(study)
+    for learner in learners:
+        if learner.config.shots != SHOTS[-1]:
+            continue
+        layers = _moved(learner)
+        moved.setdefault(learner.row, {})[learner.seed] = layers
+        for stage in dict.fromkeys(name.split(".")[0] for name in layers):
+            values = [value for name, value in layers.items() if name.startswith(f"{stage}.")]
+            row = measured.setdefault(learner.row, {}).setdefault(f"{stage} (%)", {})
+            row[learner.seed] = 100 * sum(values) / len(values)
+    _write_figure(
+        study,
         "figure-3.5",
-        "movement",
-        1.0,
-        "|dW| / |W| in the inner loop",
-        Study(preset, out, runs, quick),
-        "Figure 3.5: movement of the weights that adapt, mean over convolutions, after the last update",
+        measured,
+        setting,
         "generated weights move further in the inner loop than plain ones",
+        title=f"Figure 3.5: |dW| / |W| in the inner loop, mean over the convolutions of a stage that "
+        f"hypernetworks generate and over {MOVED_TASKS} test tasks of {SHOTS[-1]} shots",
+        picture=MovementBars(moved),
     )
 
 
@@ -169,31 +186,46 @@ def figure_3_6(
     runs: Path = Path("runs"),
 ) -> None:
     """Accuracy on validation classes over meta-training."""
-    _training_figure(
+    study = Study(preset, out, runs, quick)
+    measured: dict[str, dict[str, PerSeed]] = {}
+    curves: dict[str, SeedCurves] = {}
+    setting, learners = _of_table_3_7(study)
+    for learner in learners:
+        shots = learner.config.shots
+        points = [
+            (m["step"], 100 * m["val_accuracy"])
+            for m in read_metrics(learner.folder)
+            if "val_accuracy" in m
+        ]
+        curves.setdefault(f"{learner.row}, {shots}-shot", {})[learner.seed] = points
+        row = measured.setdefault(learner.row, {}).setdefault(column(shots), {})
+        row[learner.seed] = sum(value for _, value in points) / len(points)
+    _write_figure(
+        study,
         "figure-3.6",
-        "val_accuracy",
-        100.0,
-        "accuracy on validation classes (%)",
-        Study(preset, out, runs, quick),
-        "Figure 3.6: accuracy on tasks of validation classes, after the last update",
+        measured,
+        setting,
         "hypernetworks converge better than plain networks",
+        title="Figure 3.6: accuracy on tasks of validation classes, mean over the validations of a training",
+        picture=Curves(curves, x="outer updates", y="accuracy on validation classes (%)"),
     )
 
 
-def _training_figure(
-    name: str, key: str, scale: float, y: str, study: Study, title: str, claim: str
-) -> None:
-    measured: dict[str, dict[str, PerSeed]] = {}
-    curves: dict[str, SeedCurves] = {}
-    configs: dict[str, Any] = {}
+def _of_table_3_7(study: Study) -> tuple[Setting, Iterator[_Learner]]:
     setting, *_ = TABLES["table-3.7"].settings[study.preset]
-    for learner in _trained(study, setting):
-        shots = learner.config.shots
-        points = [(m["step"], scale * m[key]) for m in read_metrics(learner.folder) if key in m]
-        curves.setdefault(f"{learner.row}, {shots}-shot", {})[learner.seed] = points
-        at = f"{y}, {shots}-shot"
-        measured.setdefault(learner.row, {}).setdefault(at, {})[learner.seed] = points[-1][1]
-        configs[f"{learner.row}, {shots}-shot"] = asdict(learner.config)
+    return setting, _trained(study, setting)
+
+
+def _write_figure(
+    study: Study,
+    name: str,
+    measured: Mapping[str, Mapping[str, PerSeed]],
+    setting: Setting,
+    claim: str,
+    *,
+    title: str,
+    picture: Picture,
+) -> None:
     sides = ((_TITLES[arm].format(setting.network),) for arm in ("unshared", "plain"))
     write_evidence(
         study,
@@ -201,10 +233,10 @@ def _training_figure(
         Evidence(measured, thesis={}, facts={}),
         [Claim(f"{setting.network}: {claim}", *sides)],
         title=title,
-        config=configs,
+        config=asdict(META[setting.metatraining]()),
         data=META[setting.metatraining]().dataset,
         note="The thesis shows a plot only.",
-        curves=Curves(curves, x="outer updates", y=y, log_y=key == "movement"),
+        picture=picture,
     )
 
 
@@ -271,6 +303,30 @@ def _tested(study: Study, setting: Setting, learner: _Learner) -> list[float]:
             )
         write_atomically(path, json.dumps(found.tolist()) + "\n")
     return [float(value) for value in json.loads(path.read_text())]
+
+
+def _moved(learner: _Learner) -> dict[str, float]:
+    """|dW| / |W| of each convolution that a hypernetwork generates, or would in a plain network."""
+    from torch import nn
+
+    from hypernet_maml.data import load_images
+    from hypernet_maml.hyperconv import reparameterize
+    from hypernet_maml.learner import FewShotLearner
+    from hypernet_maml.metatraining import inner_movement
+    from priors_shared.episodes import FewShotSampler
+
+    loaded = FewShotLearner.from_pretrained(learner.folder)
+    images = load_images(learner.config.dataset, "test", None, loaded.network)
+    shots = learner.config.shots
+    sampler = FewShotSampler(images, ways=loaded.ways, shots=shots, queries=1)
+    found = inner_movement(loaded.learner, sampler, tasks=MOVED_TASKS)
+    plain = reparameterize(loaded.net)
+    names = {
+        f"{name}.weight"
+        for name, conv in plain.named_modules()
+        if isinstance(conv, nn.Conv2d) and loaded.net.hyper_layers(name, conv)
+    }
+    return {name.removesuffix(".weight"): value for name, value in found.items() if name in names}
 
 
 def _paired_by_task(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -184,6 +185,23 @@ def test_adapting_learns_the_support_set_and_leaves_the_learner_as_it_was(
     assert same(before, learner.learner.state_dict())
     two = learner.adapt(images[:8], labels[:8])
     assert two.logits(images).shape == (12, 2)  # only the classes that it was given
+
+
+@pytest.mark.parametrize("statistics", ["batch", "running"])
+def test_a_loaded_learner_has_the_buffers_it_was_saved_with(
+    tmp_path: Path, statistics: Literal["batch", "running"]
+) -> None:
+    """Normalisation and running statistics reach the network that hyper-maml runs on."""
+    net = pretrained()
+    net.normalise.fit(blobs("train").images)
+    net.train()(torch.rand(8, 1, SIDE, SIDE))  # moves the running statistics
+    config = replace(CONFIG, inner=InnerLoop(steps=2, learning_rate=0.1, statistics=statistics))
+    made = new_learner(net, NET, config).eval()
+    save_learner(tmp_path / "learner", made, NET, config)
+    loaded = FewShotLearner.from_pretrained(tmp_path / "learner")
+    images, labels = blobs("test").images[:24].float() / 255, torch.arange(24) // 8
+    expected = FewShotLearner(made).adapt(images, labels).logits(images)
+    torch.testing.assert_close(loaded.adapt(images, labels).logits(images), expected)
 
 
 def test_labels_that_do_not_fit_are_refused(learner: FewShotLearner) -> None:

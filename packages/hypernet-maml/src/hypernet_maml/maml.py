@@ -68,8 +68,10 @@ class MetaLearner(nn.Module):
         self._plain = (reparameterize(net) if self.linear else net,)
 
     def forward(self, params: Parameters, images: Tensor) -> Tensor:
-        """Logits with these parameters, those of `start`."""
-        logits: Tensor = functional_call(self._plain[0], params, (images,))
+        """Logits with these parameters, those of `start`, and the network's buffers."""
+        # The plain copy's own buffers are those of its making: neither loaded nor moved to a device.
+        state = {**dict(self.net.named_buffers()), **params}
+        logits: Tensor = functional_call(self._plain[0], state, (images,))
         return logits
 
     def start(self) -> tuple[Parameters, Parameters]:

@@ -1,0 +1,54 @@
+"""Frozen text encoders: what they give, and what is said where one cannot be had."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from hyperfields.text import TextEncoder, normalise
+from priors_shared.errors import UserError
+
+
+def test_embeddings_do_not_depend_on_the_prompts_beside(tiny_text: str) -> None:
+    text = TextEncoder(tiny_text)
+    long, short = "a stained glass lamp", "a mug"
+    tokens, real = text.encode([long, short])
+    assert tokens.shape == (2, 6, text.dim)  # [CLS] a stained glass lamp [SEP]
+    assert real.sum(-1).tolist() == [6, 4]
+    assert not tokens[1, 4:].any()
+    alone, _ = TextEncoder(tiny_text).encode([short])
+    assert torch.equal(alone[0], tokens[1, :4])
+    assert not torch.allclose(tokens[0, :4], tokens[1, :4])
+
+
+def test_embeddings_are_the_encoders_last_hidden_state(tiny_text: str) -> None:
+    from transformers import AutoModel, AutoTokenizer
+
+    tokens, _ = TextEncoder(tiny_text).encode(["a red chair"])
+    tokenizer, model = (
+        AutoTokenizer.from_pretrained(tiny_text),
+        AutoModel.from_pretrained(tiny_text),
+    )
+    with torch.no_grad():
+        expected = model.eval()(**tokenizer("a red chair", return_tensors="pt")).last_hidden_state
+    torch.testing.assert_close(tokens, expected)
+
+
+def test_the_article_does_not_tell_the_colour(tiny_text: str) -> None:
+    text = TextEncoder(tiny_text)
+    one, other = text.encode(["An  Orange mug"])[0], text.encode(["a orange mug"])[0]
+    assert torch.equal(one, other)
+    assert normalise(" AN orange\tmug ") == "a orange mug"
+    with pytest.raises(UserError, match="prompt is empty"):
+        normalise(" \n ")
+
+
+def test_encoders_that_cannot_be_had_are_named(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "nothing").mkdir()
+    with pytest.raises(UserError, match=r"--text .*nothing: no such text encoder here"):
+        TextEncoder(str(tmp_path / "nothing"))
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match=r"--text t5: .*minilm needs no network"):
+        TextEncoder("t5")

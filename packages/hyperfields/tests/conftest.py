@@ -11,7 +11,8 @@ def pytest_configure(config: pytest.Config) -> None:
 def tiny_text(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Folder of a random BERT of 2 layers and 16 features, whose words are those of the procedural prompts."""
     import torch
-    from transformers import BertConfig, BertModel, BertTokenizerFast
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
     from hyperfields.vocabulary import COLOURS, SHAPE_NAMES
 
@@ -30,9 +31,16 @@ def tiny_text(tmp_path_factory: pytest.TempPathFactory) -> str:
         "view",
     ]
     words += [*COLOURS, *SHAPE_NAMES, "stained", "glass", "overhead"]
-    (folder / "vocab.txt").write_text("\n".join(words) + "\n")
-    tokenizer = BertTokenizerFast(vocab_file=str(folder / "vocab.txt"))
-    tokenizer.save_pretrained(folder)
+    ids = {word: i for i, word in enumerate(words)}
+    tokenizer = Tokenizer(models.WordPiece(ids, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="[UNK]", pad_token="[PAD]", model_max_length=12
+    ).save_pretrained(folder)
     torch.manual_seed(0)
     config = BertConfig(
         vocab_size=len(words),

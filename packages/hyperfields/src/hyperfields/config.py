@@ -131,6 +131,55 @@ class DistillConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TeachConfig:
+    """Stage 1: one NeRF of one prompt, by score distillation (4.2.2)."""
+
+    prompt: str = "a red chair"
+    """what to show"""
+    guidance: str = "empirical"
+    """empirical: the exact denoiser of a procedural scene's renders; else a diffusers pipeline: stable-diffusion,
+    a Hugging Face id or a folder"""
+    method: Literal["sds", "vsd"] = "sds"
+    """sds: Score Distillation Sampling (Eq. 4.1); vsd: Variational Score Distillation, with a LoRA"""
+    scale: float = 100.0
+    """of classifier-free guidance; for vsd 7.5 is usual"""
+    view_words: bool = True
+    """add "front view", "side view", ... to the prompt"""
+    field: FieldConfig = field(default_factory=FieldConfig)
+    """the NeRF"""
+    image_size: int = 64
+    """pixels along each side of the renders that are guided"""
+    samples: int = 64
+    """points along a ray"""
+    batch: int = 1
+    """renders per update"""
+    views: int = 64
+    """renders that the empirical guidance holds"""
+    iterations: int = 10000
+    """updates"""
+    learning_rate: float = 1e-4
+    """of Adam; times ten for the LoRA of vsd"""
+    grid_learning_rate: float = 1e-2
+    """of Adam for the hash grid"""
+    checkpoint_every: int = 500
+    """updates between two checkpoints to resume from"""
+    log_every: int = 50
+    """updates between two lines of metrics"""
+    seed: int = 0
+    """of initial weights, cameras, steps and noise"""
+
+    def __post_init__(self) -> None:
+        _at_least(
+            self, 1, "samples", "batch", "views", "iterations", "checkpoint_every", "log_every"
+        )
+        _at_least(self, 4, "image_size")
+        if self.method == "vsd" and self.guidance == "empirical":
+            raise ValueError(
+                "method vsd needs a diffusion model: choose another guidance than empirical"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class LaunchConfig:
     """Where and how it runs; a resumed run may change all of it."""
 

@@ -29,7 +29,7 @@ class _WeightedRows(torch.autograd.Function):
         return F.embedding_bag(rows, table, mode="sum", per_sample_weights=weights)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, Tensor | None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, Tensor | None]:
         table, rows, weights = ctx.saved_tensors
         to_table = to_weights = None
         if ctx.needs_input_grad[0]:

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from hyperfields.cameras import Camera
 from hyperfields.config import FIELD_KIND, FieldConfig
 from hyperfields.encoding import HashGrid, PositionEncoding
-from hyperfields.rendering import BOUND, CHUNK, render_image
+from hyperfields.export import to_mesh
+from hyperfields.rendering import BOUND, CHUNK, grid_points, render_image
 from priors_shared.checkpoints import load_weights, save_weights
 from priors_shared.errors import UserError
 
@@ -145,9 +146,8 @@ class Field(nn.Module):
 
     def to_mesh(self, resolution: int = 128, threshold: float | int = 10) -> trimesh.Trimesh:
         """The surface where the density is `threshold`, with colours at its vertices; see `export.to_mesh`."""
-        from hyperfields.export import to_mesh  # late: needs trimesh and scikit-image
-
-        return to_mesh(self, resolution=resolution, threshold=threshold)
+        device = self.weights[0].device
+        return to_mesh(self, resolution=resolution, threshold=threshold, device=device)
 
     def save(self, folder: Path, **extra: object) -> None:
         """Write the field: its weights, encoding included."""
@@ -208,12 +208,6 @@ class BakedField:
         )[0, :, 0, 0]
         inside = points.abs().amax(-1) <= BOUND
         return found[0] * inside, found[1:].T
-
-
-def grid_points(resolution: int, device: torch.device) -> Float[Tensor, "points 3"]:
-    """`resolution`^3 points of the box, corners included; x changes slowest."""
-    axis = torch.linspace(-BOUND, BOUND, resolution, device=device)
-    return torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3)
 
 
 def _moved(camera: Camera, device: torch.device) -> Camera:

@@ -136,3 +136,9 @@ def over(
 ) -> Float[Tensor, "*shape 3"]:
     """A premultiplied image over a background."""
     return image[..., :3] + (1 - image[..., 3:]) * background
+
+
+def grid_points(resolution: int, device: torch.device) -> Float[Tensor, "points 3"]:
+    """`resolution`^3 points of the box, corners included; x changes slowest."""
+    axis = torch.linspace(-BOUND, BOUND, resolution, device=device)
+    return torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3)

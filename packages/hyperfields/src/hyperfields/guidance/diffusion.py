@@ -61,6 +61,9 @@ class DiffusionGuidance(Guidance):
         self, noisy: Float[Tensor, "batch c h w"], step: int, views: Sequence[View]
     ) -> Float[Tensor, "batch c h w"]:
         """eps_hat with classifier-free guidance: eps(none) + scale (eps(prompt) - eps(none))."""
+        # At 0 and 1 one of the two is not needed.
+        if self.scale == 1:
+            return self.noise(noisy, step, [view.prompt for view in views])
         without = self.noise(noisy, step, [""] * len(views))
         if self.scale == 0:
             return without

@@ -91,7 +91,8 @@ class TextEncoder:
 
 
 def _load(name: str) -> tuple[Any, Any]:
-    from transformers import AutoConfig, AutoModel, AutoTokenizer  # late: it takes seconds
+    # Late: it takes seconds.
+    from transformers import AutoConfig, AutoModel, AutoTokenizer, CLIPTextModel, T5EncoderModel
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.set_verbosity_error()
@@ -103,13 +104,9 @@ def _load(name: str) -> tuple[Any, Any]:
         tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=local)
         config = AutoConfig.from_pretrained(source, local_files_only=local)
         # Of models of two halves, the text half.
-        if config.model_type == "t5":
-            from transformers import T5EncoderModel as Model
-        elif config.model_type == "clip":
-            from transformers import CLIPTextModel as Model
-        else:
-            Model = AutoModel
-        model = Model.from_pretrained(source, local_files_only=local)
+        halves: dict[str, Any] = {"t5": T5EncoderModel, "clip": CLIPTextModel}
+        of_type = halves.get(config.model_type, AutoModel)
+        model = of_type.from_pretrained(source, local_files_only=local)
     except (OSError, ValueError, KeyError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(

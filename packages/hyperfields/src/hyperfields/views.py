@@ -153,7 +153,8 @@ def read_views(folder: Path, *, pose_scale: float = 1.0) -> PosedViews:
     frames = record.get("frames") if isinstance(record, Mapping) else None
     if not isinstance(frames, list) or not frames:
         raise UserError(f"{path}: has no frames; list each image with its transform_matrix")
-    images, alphas, poses = [], [], []
+    images: list[np.ndarray] = []
+    alphas, poses = [], []
     for i, frame in enumerate(frames):
         pixels, has_alpha = _image(folder, frame, f"{path}: frame {i}")
         if images and pixels.shape != images[0].shape:

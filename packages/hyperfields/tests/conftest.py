@@ -1,5 +1,55 @@
+from pathlib import Path
+
 import pytest
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.import_plugin("priors_shared.testing")
+
+
+@pytest.fixture(scope="session")
+def tiny_text(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Folder of a random BERT of 2 layers and 16 features, whose words are those of the procedural prompts."""
+    import torch
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    from hyperfields.vocabulary import COLOURS, SHAPE_NAMES
+
+    folder: Path = tmp_path_factory.mktemp("tiny-bert")
+    words = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "[MASK]",
+        "a",
+        ",",
+        "front",
+        "side",
+        "back",
+        "view",
+    ]
+    words += [*COLOURS, *SHAPE_NAMES, "stained", "glass", "overhead"]
+    ids = {word: i for i, word in enumerate(words)}
+    tokenizer = Tokenizer(models.WordPiece(ids, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="[UNK]", pad_token="[PAD]", model_max_length=12
+    ).save_pretrained(folder)
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(words),
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=64,
+        initializer_range=0.5,
+    )
+    BertModel(config).save_pretrained(folder)
+    return str(folder)

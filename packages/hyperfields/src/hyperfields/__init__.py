@@ -1,6 +1,23 @@
 """Text to 3D in one forward pass, from a hypernetwork that writes a NeRF's weights.
 
-Planned: nothing is here yet but the version.
+The names below are loaded when they are first asked for: importing this package does not import torch.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hyperfields.cameras import Camera, orbit
+    from hyperfields.field import Field
+    from hyperfields.model import HyperFields
+
 __version__ = "0.1.0"
+__all__ = ["Camera", "Field", "HyperFields", "__version__", "orbit"]
+
+_MODULE_OF = {"Camera": "cameras", "Field": "field", "HyperFields": "model", "orbit": "cameras"}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)

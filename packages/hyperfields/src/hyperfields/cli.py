@@ -1,0 +1,527 @@
+"""The console script `hyperfields`. Torch is imported when a command needs it, never for help."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+from tyro.conf import Positional, arg
+
+from hyperfields import __version__
+from hyperfields.config import (
+    DistillConfig,
+    FieldConfig,
+    LaunchConfig,
+    ModelConfig,
+    TeachConfig,
+)
+from hyperfields.presets import DISTILL, TEACH
+from priors_shared.errors import UserError
+from priors_shared.options import (
+    described,
+    note,
+    parse_options,
+    run_experiments,
+    run_program,
+    say,
+    subclass,
+    unknown,
+)
+
+if TYPE_CHECKING:
+    from hyperfields.field import Field
+    from hyperfields.model import HyperFields
+    from hyperfields.views import PosedViews
+
+PROGRAM = "hyperfields"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the console script; a user's error is one line on stderr and exit code 2."""
+    what = "Text to 3D in one forward pass, from a hypernetwork that writes a NeRF's weights."
+    run_program(PROGRAM, __version__, what, VERBS, argv)
+
+
+# --- train and distill ---
+
+
+@dataclass(frozen=True, kw_only=True)
+class _RunOptions:
+    out: Annotated[
+        Path | None, arg(aliases=["-o"]), described("DIR", "(default: runs/PRESET/SEED)")
+    ] = None
+    """run folder"""
+    resume: bool = False
+    """go on with the run in the folder, or begin it where there is none"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _DistillOptions(_RunOptions):
+    teachers: Annotated[Positional[Path], arg(metavar="TEACHERS")]
+    """folder with one subfolder for each prompt: trained NeRFs, or posed renders with transforms.json"""
+
+
+def _train(args: list[str]) -> None:
+    """Distillation from the exact renders of a preset's procedural scenes."""
+    preset, config, options = _distill_options("train", args, _RunOptions)
+
+    def teachers() -> dict[str, PosedViews]:
+        from hyperfields.distillation import training_cameras
+        from hyperfields.views import procedural_views
+
+        return procedural_views(config.prompts, training_cameras(config))
+
+    _run_distillation("train", args, preset, config, options, teachers)
+
+
+def _distill(args: list[str]) -> None:
+    """Distillation from a folder of teachers."""
+    preset, config, options = _distill_options("distill", args, _DistillOptions)
+
+    def teachers() -> dict[str, PosedViews]:
+        from hyperfields.distillation import training_cameras
+        from hyperfields.views import read_teachers
+
+        cameras = training_cameras(config)
+        return read_teachers(options.teachers, cameras, pose_scale=config.pose_scale)
+
+    _run_distillation("distill", args, preset, config, options, teachers)
+
+
+def _distill_options(verb: str, args: list[str], base: type[Any]) -> tuple[str, DistillConfig, Any]:
+    preset, rest, help_text = _preset_and_rest(verb, args)
+    default = DISTILL[preset]()
+    field = subclass(FieldConfig)
+    model = subclass(ModelConfig, field=Annotated[field, arg(name="")])
+    hidden = Annotated[tuple[str, ...], tyro.conf.Suppress]
+    training = subclass(
+        DistillConfig,
+        model=(Annotated[model, arg(name="")], _as(model, default.model, field)),
+        prompts=(hidden, default.prompts),
+        held_out=(hidden, default.held_out if verb == "train" else ()),
+    )
+    values = {k: v for k, v in vars(default).items() if k not in ("model", "prompts", "held_out")}
+    options_type = subclass(
+        base,
+        training=(Annotated[training, arg(name="")], training(**values)),
+        launch=(Annotated[LaunchConfig, arg(name="")], LaunchConfig()),
+    )
+    options: Any = parse_options(
+        options_type, f"{PROGRAM} {verb} PRESET", rest, description=help_text
+    )
+    chosen = vars(options.training)
+    written = vars(chosen["model"])
+    model_config = ModelConfig(**{**written, "field": FieldConfig(**vars(written["field"]))})
+    return preset, DistillConfig(**{**chosen, "model": model_config}), options
+
+
+def _as(model: type[Any], default: ModelConfig, field: type[Any]) -> Any:
+    return model(**{**vars(default), "field": field(**vars(default.field))})
+
+
+def _run_distillation(
+    verb: str, args: list[str], preset: str, config: DistillConfig, options: Any, teachers: Any
+) -> None:
+    out = options.out or Path("runs") / preset / str(config.seed)
+
+    from hyperfields.distillation import distill
+    from hyperfields.evaluation import write_contact_sheet
+    from hyperfields.plots import distillation_figure
+    from priors_shared.runs import Run
+
+    command = shlex.join([PROGRAM, verb, *args])
+    record = asdict(config) | {"teachers": str(getattr(options, "teachers", "exact"))}
+    with Run.create(
+        out, record, command=command, resume=options.resume, quiet=options.launch.quiet
+    ) as run:
+        model = _or_remove(run, lambda: distill(config, teachers(), options.launch, run))
+        metrics = run.metrics()
+        figure: Any = distillation_figure(metrics, title=preset)
+        run.save_figure("training", figure)
+        shown = [*model.prompts[:: max(1, len(model.prompts) // 4)][:4], *config.held_out[:4]]
+        labels = [p + (" (held out)" if p in config.held_out else "") for p in shown]
+        sheet = run.plots / "scenes.png"
+        write_contact_sheet(model.generate_all(shown), labels, sheet, size=64, samples=48)
+    say(f"model     {out / 'model'}: {metrics[-1]['psnr']:.1f} dB on training rays")
+    say(f"scenes    {sheet}")
+    say(f"next      {PROGRAM} generate {shlex.quote(model.prompts[0])} --model {out}")
+
+
+def _preset_and_rest(verb: str, args: list[str]) -> tuple[str, list[str], str]:
+    """The preset, what is left to parse, and what the help says of it."""
+    if args and not args[0].startswith("-"):
+        preset, rest = args[0], args[1:]
+    elif {"-h", "--help"} & set(args):
+        preset, rest = next(iter(DISTILL)), list(args)
+    else:
+        raise UserError(f"{verb} needs a preset first: choose {', '.join(DISTILL)}")
+    if preset not in DISTILL:
+        raise UserError(unknown("preset", preset, list(DISTILL)))
+    listed = "" if args[0] == preset else f" PRESET is one of {', '.join(DISTILL)}."
+    return preset, rest, f"{(DISTILL[preset].__doc__ or '').strip()}.{listed}"
+
+
+def _or_remove(run: Any, work: Any) -> Any:
+    """Do the work; where a user's error stops it before anything began, leave no run folder."""
+    import shutil
+
+    try:
+        return work()
+    except UserError:
+        if not run.resumed and not run.metrics():
+            shutil.rmtree(run.out)  # the next try must not ask for --resume
+        raise
+
+
+# --- generate ---
+
+
+@dataclass(frozen=True, kw_only=True)
+class _GenerateOptions:
+    prompt: Annotated[Positional[str | None], arg(metavar="[PROMPT]")] = None
+    """what to generate, such as 'a red chair'"""
+    prompts: Annotated[Path | None, described("FILE", "(default: PROMPT alone)")] = None
+    """text file in UTF-8, one prompt a line"""
+    model: Annotated[str, arg(metavar="MODEL")]
+    """run folder, checkpoint folder or Hugging Face Hub id"""
+    out: Annotated[Path, arg(metavar="PATH", aliases=["-o"])] = Path("generated")
+    """a mesh (.glb, .ply, .obj), picture (.png) or film (.mp4, .gif); or a folder, for one mesh per prompt and a
+    contact sheet"""
+    format: Literal["glb", "ply", "obj"] = "glb"
+    """of the meshes in a folder"""
+    turntable: Annotated[Path | None, described("FILE", "(default: none)")] = None
+    """film of the first scene, too: .mp4 or .gif"""
+    resolution: int = 128
+    """points along an edge of the grid that meshes are made on"""
+    size: int = 192
+    """pixels along each side of pictures and films"""
+    samples: int = 96
+    """points along a ray"""
+    device: str = "cpu"
+    """where to run: cpu, cuda, mps"""
+
+
+def _generate(args: list[str]) -> None:
+    about = "Generate scenes from prompts, each in one forward pass."
+    options = parse_options(_GenerateOptions, f"{PROGRAM} generate", args, description=about)
+    prompts = _prompts(options.prompt, options.prompts)
+    for name in ("resolution", "size", "samples"):
+        if getattr(options, name) < 2:
+            raise UserError(f"--{name} {getattr(options, name)}: give 2 or more")
+    kind = _output_kind(options.out, len(prompts))
+    if options.turntable is not None and options.turntable.suffix not in _FILMS:
+        raise UserError(f"--turntable {options.turntable}: use one of {', '.join(_FILMS)}")
+
+    model = _load_model(options.model, options.device)
+    for prompt in prompts:
+        words = model.unknown_words(prompt)
+        if words:
+            note(
+                f"{prompt!r} is out of distribution: no training prompt has {' or '.join(words)}; "
+                "what follows is the nearest scene"
+            )
+    fields = model.generate_all(prompts)
+    if kind == "folder":
+        _write_folder(fields, options)
+    elif kind == "film":
+        _film(fields[0], options.out, options)
+    elif kind == "picture":
+        _sheet(fields, prompts, options.out, options)
+    else:
+        _mesh(fields[0], options.out, options.resolution)
+    if options.turntable is not None:
+        _film(fields[0], options.turntable, options)
+
+
+_MESHES, _FILMS = (".glb", ".ply", ".obj"), (".mp4", ".gif")
+
+
+def _output_kind(out: Path, prompts: int) -> str:
+    suffix = out.suffix.lower()
+    kinds = dict.fromkeys(_MESHES, "mesh") | dict.fromkeys(_FILMS, "film") | {".png": "picture"}
+    if out.is_dir() or (not suffix and not out.exists()):
+        return "folder"
+    if suffix not in kinds:
+        raise UserError(
+            f"--out {out}: unknown format {suffix or 'of a file without suffix'}: use one of "
+            f"{', '.join(kinds)}, or a folder"
+        )
+    if prompts > 1 and kinds[suffix] != "picture":
+        raise UserError(
+            f"--out {out}: {prompts} prompts need a folder, or .png for a contact sheet"
+        )
+    return kinds[suffix]
+
+
+def _prompts(prompt: str | None, file: Path | None) -> list[str]:
+    if (prompt is None) == (file is None):
+        raise UserError("give a prompt, such as 'a red chair', or --prompts FILE")
+    if file is None:
+        if not str(prompt).strip():
+            raise UserError("the prompt is empty: write what to generate, such as 'a red chair'")
+        return [str(prompt)]
+    try:
+        text = file.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise UserError(f"--prompts {file}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        line = file.read_bytes()[: error.start].count(b"\n") + 1
+        raise UserError(f"{file}, line {line}: not UTF-8: save the file as UTF-8") from None
+    lines = text.splitlines()
+    prompts = [line.strip() for line in lines if line.strip()]
+    if not prompts:
+        raise UserError(f"{file}: holds no prompt: write one a line")
+    if len(prompts) < len(lines):
+        note(f"{file}: {len(lines) - len(prompts)} blank lines left out")
+    return prompts
+
+
+def _write_folder(fields: list[Field], options: _GenerateOptions) -> None:
+    options.out.mkdir(parents=True, exist_ok=True)
+    taken: set[str] = set()
+    for field in fields:
+        name = base = _slug(field.prompt)
+        number = 1
+        while name in taken:
+            number += 1
+            name = f"{base}-{number}"
+        taken.add(name)
+        _mesh(field, options.out / f"{name}.{options.format}", options.resolution)
+    _sheet(fields, [f.prompt for f in fields], options.out / "contact_sheet.png", options)
+
+
+def _mesh(field: Field, path: Path, resolution: int) -> None:
+    from hyperfields.export import write_mesh
+
+    try:
+        mesh = field.to_mesh(resolution)
+    except UserError as error:
+        raise UserError(f"{field.prompt!r}: {error}") from None
+    write_mesh(mesh, path)
+    say(f"mesh      {path}: {len(mesh.vertices):,} vertices, {len(mesh.faces):,} faces")
+
+
+def _sheet(fields: list[Field], labels: list[str], path: Path, options: _GenerateOptions) -> None:
+    from hyperfields.evaluation import write_contact_sheet
+
+    write_contact_sheet(fields, labels, path, size=options.size, samples=options.samples)
+    say(f"picture   {path}")
+
+
+def _film(field: Field, path: Path, options: _GenerateOptions) -> None:
+    from hyperfields.export import write_turntable
+
+    written = write_turntable(field.bake(), path, size=options.size, samples=options.samples)
+    if written != path:
+        note(f"{path}: ffmpeg is missing, so the film is a GIF (pip install imageio-ffmpeg)")
+    say(f"film      {written}")
+
+
+def _load_model(name: str, device: str = "cpu") -> HyperFields:
+    from hyperfields.model import HyperFields
+    from priors_shared.devices import launch
+
+    return HyperFields.from_pretrained(name, launch(device).device)
+
+
+# --- teach ---
+
+
+@dataclass(frozen=True, kw_only=True)
+class _TeachOptions:
+    out: Annotated[Path, arg(metavar="DIR", aliases=["-o"])] = Path("teachers")
+    """folder of teachers: this one gets a run folder of its own below it"""
+    resume: bool = False
+    """go on with the run in the folder, or begin it where there is none"""
+
+
+def _teach(args: list[str]) -> None:
+    about = (
+        "Stage 1: optimise a NeRF of one prompt by score distillation. See the presets for sizes."
+    )
+    default = TEACH["teacher"]()
+    preset, rest = default, list(args)
+    if args and args[0] in TEACH:
+        preset, rest = TEACH[args[0]](), list(args[1:])
+    field = subclass(FieldConfig)
+    training = subclass(
+        TeachConfig,
+        prompt=(Annotated[Positional[str], arg(metavar="PROMPT")], preset.prompt),
+        field=(Annotated[field, arg(name="")], field(**vars(preset.field))),
+    )
+    values = {k: v for k, v in vars(preset).items() if k not in ("prompt", "field")}
+    options_type = subclass(
+        _TeachOptions,
+        training=(Annotated[training, arg(name="")], training(**values)),
+        launch=(Annotated[LaunchConfig, arg(name="")], LaunchConfig()),
+    )
+    program = f"{PROGRAM} teach [{'|'.join(TEACH)}]"
+    options: Any = parse_options(options_type, program, rest, description=about)
+    chosen = vars(options.training)
+    config = TeachConfig(**{**chosen, "field": FieldConfig(**vars(chosen["field"]))})
+    if not config.prompt.strip():
+        raise UserError("the prompt is empty: write what to show, such as 'a red chair'")
+
+    from hyperfields.evaluation import write_contact_sheet
+    from hyperfields.teachers import teach
+    from priors_shared.runs import Run
+
+    out = options.out / _slug(config.prompt)
+    command = shlex.join([PROGRAM, "teach", *args])
+    with Run.create(
+        out, asdict(config), command=command, resume=options.resume, quiet=options.launch.quiet
+    ) as run:
+        field_ = _or_remove(run, lambda: teach(config, options.launch, run))
+        sheet = run.plots / "scene.png"
+        write_contact_sheet([field_], [config.prompt], sheet, size=96, samples=64)
+    say(f"teacher   {out / 'model'}")
+    say(f"scene     {sheet}")
+    say(f"next      {PROGRAM} distill PRESET {options.out}")
+
+
+def _slug(prompt: str) -> str:
+    return re.sub(r"\W+", "-", prompt.lower()).strip("-") or "scene"
+
+
+# --- export ---
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ExportOptions:
+    source: Annotated[Positional[str], arg(metavar="MODEL")]
+    """a model, or a trained NeRF: run folder, checkpoint folder or Hugging Face Hub id"""
+    prompt: Annotated[Positional[str | None], arg(metavar="[PROMPT]")] = None
+    """of a model: which scene"""
+    out: Annotated[Path, arg(metavar="PATH", aliases=["-o"])] = Path("field")
+    """folder for a NeRF with weights of its own; or a mesh (.glb, .ply, .obj)"""
+    resolution: int = 128
+    """points along an edge of the grid that meshes are made on"""
+
+
+def _export(args: list[str]) -> None:
+    about = "Write one scene: a NeRF that needs no hypernetwork any more, or a mesh."
+    options = parse_options(_ExportOptions, f"{PROGRAM} export", args, description=about)
+    if options.resolution < 2:
+        raise UserError(f"--resolution {options.resolution}: give 2 or more")
+    if options.out.suffix and options.out.suffix.lower() not in _MESHES:
+        raise UserError(
+            f"--out {options.out}: unknown format {options.out.suffix}: use a folder, or one of "
+            f"{', '.join(_MESHES)}"
+        )
+    from hyperfields.model import load_field
+
+    field = load_field(options.source, options.prompt)
+    if options.out.suffix:
+        _mesh(field, options.out, options.resolution)
+        return
+    field.save(options.out)
+    count = sum(p.numel() for p in [*field.weights, *field.biases])
+    grid = sum(p.numel() for p in field.encoding.parameters())
+    say(f"field     {options.out}: {count:,} weights of its own, {grid:,} of the position encoding")
+
+
+# --- eval ---
+
+
+@dataclass(frozen=True, kw_only=True)
+class _EvalOptions:
+    model: Annotated[Positional[str], arg(metavar="MODEL")]
+    """run folder, checkpoint folder or Hugging Face Hub id"""
+    teachers: Annotated[Positional[Path | None], arg(metavar="[TEACHERS]")] = None
+    """folder of teachers to compare with (default: exact renders of the procedural scenes)"""
+    views: int = 6
+    """cameras around each scene"""
+    size: int = 32
+    """pixels along each side"""
+    samples: int = 64
+    """points along a ray"""
+    pose_scale: float = 1.0
+    """see distill"""
+    out: Annotated[Path | None, described("FILE.json", "(default: not written)")] = None
+    """result, scene by scene"""
+    device: str = "cpu"
+    """where to run: cpu, cuda, mps"""
+
+
+def _eval(args: list[str]) -> None:
+    about = (
+        "PSNR and silhouette IoU of generated scenes; for procedural scenes also whether colour and shape "
+        "are right, held-out combinations apart."
+    )
+    options = parse_options(_EvalOptions, f"{PROGRAM} eval", args, description=about)
+    if min(options.views, options.size, options.samples) < 1:
+        raise UserError("--views, --size and --samples must be 1 or more")
+    from hyperfields.evaluation import evaluate
+    from priors_shared.runs import environment, write_atomically
+
+    model = _load_model(options.model, options.device)
+    found = evaluate(
+        model,
+        views=options.views,
+        size=options.size,
+        samples=options.samples,
+        teachers=options.teachers,
+        pose_scale=options.pose_scale,
+    )
+    for group, means in found["means"].items():
+        numbers = "  ".join(f"{name} {value:.3f}" for name, value in means.items())
+        say(f"{group:<9} {numbers}")
+    if options.out is not None:
+        record = {
+            "model": options.model,
+            "trained": model.trained,
+            **{"views": options.views, "size": options.size, "samples": options.samples},
+            **found,
+            "command": shlex.join([PROGRAM, "eval", *args]),
+            "environment": environment(),
+        }
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(options.out, json.dumps(record, indent=2) + "\n")
+        say(f"result    {options.out}")
+
+
+# --- reproduce ---
+
+
+def _reproduce(args: list[str]) -> None:
+    def load() -> Mapping[str, Callable[..., None]]:
+        from hyperfields.experiments import EXPERIMENTS
+
+        return EXPERIMENTS
+
+    run_experiments(PROGRAM, args, ("figure-4.4", "figure-4.9"), load)
+
+
+# --- presets ---
+
+
+def _presets(args: list[str]) -> None:
+    parse_options(_NoOptions, f"{PROGRAM} presets", args, description="List the presets.")
+    width = max(map(len, [*DISTILL, *TEACH]))
+    for verbs, presets in ((("train", "distill"), DISTILL), (("teach",), TEACH)):
+        say(", ".join(f"{PROGRAM} {verb}" for verb in verbs))
+        for name, preset in presets.items():
+            say(f"  {name:<{width}}  {(preset.__doc__ or '').strip()}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _NoOptions:
+    pass
+
+
+VERBS = {
+    "generate": (_generate, "meshes, pictures and films from prompts"),
+    "train": (_train, "train a model on a preset's procedural scenes"),
+    "teach": (_teach, "optimise one NeRF of one prompt by score distillation (stage 1)"),
+    "distill": (_distill, "train a model on teachers: trained NeRFs or posed renders"),
+    "export": (_export, "one scene as a NeRF of its own, or as a mesh"),
+    "eval": (_eval, "how well generated scenes match exact ones"),
+    "reproduce": (_reproduce, "run the experiments of the thesis"),
+    "presets": (_presets, "list the presets"),
+}

@@ -1,0 +1,197 @@
+"""Configurations. Importing this imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+MODEL_KIND = "hyperfields"
+"""Kind of a hypernetwork's checkpoint."""
+FIELD_KIND = "radiance-field"
+"""Kind of a single scene's checkpoint."""
+
+
+def _at_least(config: object, low: int, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        if value < low:
+            raise ValueError(f"{name} must be at least {low}, got {value}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FieldConfig:
+    """A NeRF: position encoding and MLP (4.3.3, B.1)."""
+
+    layers: int = 6
+    """layers of the MLP"""
+    width: int = 64
+    """units of its hidden layers"""
+    features: int = 0
+    """channels of a feature vector at each point, beside density and colour"""
+    levels: int = 16
+    """grids of the hash encoding"""
+    level_features: int = 2
+    """features of each of its vertices"""
+    log2_rows: int = 19
+    """most rows of a level's table: 2 to this power"""
+    coarsest: int = 16
+    """cells along an edge of the first grid"""
+    finest: int = 2048
+    """cells along an edge of the last grid"""
+    frequencies: int = 6
+    """octaves of the sinusoidal encoding"""
+    blob_height: float = 2.0
+    """log-density that the centre begins with"""
+    blob_radius: float = 0.9
+    """distance from the centre at which the initial density is 1; wide, for thin parts"""
+
+    def __post_init__(self) -> None:
+        _at_least(self, 2, "layers", "finest")
+        _at_least(self, 1, "width", "levels", "level_features", "log2_rows", "coarsest")
+        _at_least(self, 0, "features", "frequencies")
+        if self.finest < self.coarsest:
+            raise ValueError(
+                f"finest ({self.finest}) must not be less than coarsest ({self.coarsest})"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The hypernetwork (4.3.1, B.1)."""
+
+    text: str = "bert"
+    """frozen text encoder: minilm (offline), bert, t5, clip, or a Hugging Face id or folder"""
+    blocks: int = 6
+    """self-attention blocks of the transformer"""
+    heads: int = 12
+    """attention heads"""
+    head_dim: int = 16
+    """units of a head"""
+    hidden: int = 64
+    """hidden units of the MLPs that write weights"""
+    conditioning: Literal["dynamic", "static"] = "dynamic"
+    """dynamic: weights depend on the activations before them (Eq. 4.5); static: on the prompt alone"""
+    stop_gradient: bool = True
+    """no gradient through the activations that a layer's weights depend on (Fig. 4.3)"""
+    weights: Literal["direct", "modulated"] = "direct"
+    """direct: the MLP's output is the weights; modulated: it multiplies learned weights, normalised"""
+    field: FieldConfig = field(default_factory=FieldConfig)
+    """the NeRF whose weights are written"""
+
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "blocks", "heads", "head_dim", "hidden")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillConfig:
+    """Stage 2: distillation of teachers into the hypernetwork (4.3.2, Algorithm 3)."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    """the hypernetwork"""
+    prompts: tuple[str, ...] = ()
+    """procedural scenes to learn where no teachers are given"""
+    held_out: tuple[str, ...] = ()
+    """prompts to evaluate zero-shot, never trained on"""
+    views: int = 64
+    """cameras of a teacher"""
+    image_size: int = 64
+    """pixels along each side of a teacher's renders"""
+    prompts_per_step: int = 3
+    """n of Algorithm 3"""
+    rays: int = 1024
+    """rays of each prompt's image per step"""
+    samples: int = 64
+    """points along a ray"""
+    iterations: int = 20000
+    """updates"""
+    learning_rate: float = 1e-4
+    """of Adam"""
+    grid_learning_rate: float = 1e-3
+    """of Adam for the hash grid"""
+    final_rate: float = 0.1
+    """share of the learning rates left at the end; they fall along a cosine"""
+    pose_scale: float = 1.0
+    """what camera positions of posed renders are multiplied by, to bring the object into [-1, 1]^3"""
+    checkpoint_every: int = 500
+    """updates between two checkpoints to resume from"""
+    log_every: int = 50
+    """updates between two lines of metrics"""
+    seed: int = 0
+    """of initial weights, cameras, prompts, rays and samples"""
+
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "views", "prompts_per_step", "rays", "samples", "iterations")
+        _at_least(self, 1, "checkpoint_every", "log_every")
+        _at_least(self, 4, "image_size")
+        both = sorted(set(self.prompts) & set(self.held_out))
+        if both:
+            raise ValueError(f"prompts both trained and held out: {', '.join(both)}")
+        if self.pose_scale <= 0:
+            raise ValueError(f"pose_scale must be above 0, got {self.pose_scale}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeachConfig:
+    """Stage 1: one NeRF of one prompt, by score distillation (4.2.2)."""
+
+    prompt: str = "a red chair"
+    """what to show"""
+    guidance: str = "empirical"
+    """empirical: the exact denoiser of a procedural scene's renders; else a diffusers pipeline: stable-diffusion,
+    a Hugging Face id or a folder"""
+    method: Literal["sds", "vsd"] = "sds"
+    """sds: Score Distillation Sampling (Eq. 4.1); vsd: Variational Score Distillation, with a LoRA"""
+    scale: float = 100.0
+    """of classifier-free guidance; for vsd 7.5 is usual"""
+    view_words: bool = True
+    """add "front view", "side view", ... to the prompt"""
+    field: FieldConfig = field(default_factory=FieldConfig)
+    """the NeRF"""
+    image_size: int = 64
+    """pixels along each side of the renders that are guided"""
+    samples: int = 64
+    """points along a ray"""
+    batch: int = 1
+    """renders per update"""
+    views: int = 64
+    """renders that the empirical guidance holds"""
+    iterations: int = 10000
+    """updates"""
+    learning_rate: float = 1e-4
+    """of Adam; times ten for the LoRA of vsd"""
+    grid_learning_rate: float = 1e-2
+    """of Adam for the hash grid"""
+    checkpoint_every: int = 500
+    """updates between two checkpoints to resume from"""
+    log_every: int = 50
+    """updates between two lines of metrics"""
+    seed: int = 0
+    """of initial weights, cameras, steps and noise"""
+
+    def __post_init__(self) -> None:
+        _at_least(
+            self, 1, "samples", "batch", "views", "iterations", "checkpoint_every", "log_every"
+        )
+        _at_least(self, 4, "image_size")
+        if self.method == "vsd" and self.guidance == "empirical":
+            raise ValueError(
+                "method vsd needs a diffusion model: choose another guidance than empirical"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaunchConfig:
+    """Where and how it runs; a resumed run may change all of it."""
+
+    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """where to run"""
+    devices: int = 1
+    """number of accelerators"""
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    """arithmetic"""
+    compile: bool = False
+    """torch.compile the training step"""
+    threads: int | None = None
+    """CPU threads; give 1 when other work shares the cores"""
+    quiet: bool = False
+    """no progress on stderr"""

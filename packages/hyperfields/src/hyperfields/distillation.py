@@ -1,0 +1,205 @@
+"""Stage 2: teachers distilled into the hypernetwork (4.3.2, Algorithm 3), resumable at any update.
+
+Every random draw depends only on (seed, update), so that a resumed run needs no sampler state.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from hyperfields.cameras import Camera, sample_orbit
+from hyperfields.config import DistillConfig, LaunchConfig
+from hyperfields.hypernetwork import HyperNetwork
+from hyperfields.model import HyperFields, save_model
+from hyperfields.rendering import composite, over, points_along, render_weights_from_density
+from hyperfields.text import TextEncoder, normalise
+from hyperfields.views import PosedViews
+from priors_shared.checkpoints import (
+    TrainingState,
+    has_training_state,
+    load_training_state,
+    save_training_state,
+)
+from priors_shared.devices import launch, set_threads
+from priors_shared.episodes import generator_for
+from priors_shared.errors import UserError
+from priors_shared.runs import Run
+
+INITIAL_WEIGHTS, CAMERAS = 2**31 - 1, 2**31 - 2  # paths of generators beside the updates'
+
+
+class Distillation(nn.Module):
+    """The distillation loss (Eq. 4.6) of rays of n prompts, as one module for Fabric and compilation."""
+
+    def __init__(self, net: HyperNetwork) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(
+        self,
+        tokens: Float[Tensor, "prompts tokens text_dim"],
+        real: Bool[Tensor, "prompts tokens"],
+        points: Float[Tensor, "prompts rays samples 3"],
+        lengths: Float[Tensor, "prompts rays samples"],
+        target: Float[Tensor, "prompts rays 3"],
+        background: Float[Tensor, "prompts rays 3"],
+    ) -> Float[Tensor, ""]:
+        """Mean over rays and channels of the squared error; summed over prompts, as Eq. 4.6."""
+        prompts, rays, samples, _ = points.shape
+        densities, values = self.net(tokens, real, points.flatten(1, 2))
+        weights = render_weights_from_density(
+            densities.view(prompts * rays, samples), lengths.flatten(0, 1)
+        )
+        colours = values[..., :3].reshape(prompts * rays, samples, 3)
+        seen, _ = composite(weights, colours, background.flatten(0, 1))
+        return (seen - target.flatten(0, 1)).square().mean() * prompts
+
+
+def distill(
+    config: DistillConfig, teachers: Mapping[str, PosedViews], where: LaunchConfig, run: Run
+) -> HyperFields:
+    """Train, or go on from the run's last checkpoint; returns the model and writes it to OUT/model.
+
+    Args:
+        config: the training.
+        teachers: by prompt; the loop looks them up by prompt, never by index.
+        where: accelerator, precision, threads.
+        run: its folder.
+
+    Raises:
+        UserError: no teacher, a held-out prompt among them, a text encoder that is not to be had.
+    """
+    if not teachers:
+        raise UserError("no teachers: give a folder of them, or procedural prompts")
+    held_out = {normalise(prompt) for prompt in config.held_out}
+    leaked = sorted(held_out & teachers.keys())
+    if leaked:
+        raise UserError(
+            f"held-out prompts have teachers: {', '.join(leaked)}; remove one of the two"
+        )
+    set_threads(where.threads)
+    fabric = launch(where.accelerator, where.devices, where.precision, compile=where.compile)
+    text = TextEncoder(config.model.text)
+    torch.manual_seed(generator_for(config.seed, INITIAL_WEIGHTS).initial_seed())
+    net = HyperNetwork(config.model, text.dim).to(fabric.device)
+    optimizer = build_optimizer(net, config)
+    state = resumed_state(run, net, optimizer)
+    begun = state.step if state is not None else 0
+    loss_of, prepared = fabric.setup(Distillation(net), optimizer)
+    prompts = sorted(teachers)
+    losses: list[Tensor] = [] if state is None else list(state.extra["losses"])
+    with run.progress(config.iterations, "distill", start=begun) as progress:
+        for step in range(begun, config.iterations):
+            share = learning_rate_share(config, step)
+            for group in prepared.param_groups:
+                group["lr"] = share * group["initial_lr"]
+            batch = sample_batch(config, prompts, teachers, text, step)
+            loss = loss_of(*(part.to(fabric.device) for part in batch))
+            prepared.zero_grad()
+            fabric.backward(loss)
+            prepared.step()
+            losses.append(loss.detach().cpu() / len(batch[0]))
+            done = step + 1
+            last = done == config.iterations
+            if done % config.log_every == 0 or last:
+                psnr = -10 * math.log10(max(float(torch.stack(losses).mean()), 1e-10))
+                losses.clear()
+                progress.advance(done - progress.done, psnr=psnr)
+                if fabric.is_global_zero:
+                    run.log(done, psnr=psnr, learning_rate=share * config.learning_rate)
+            if fabric.is_global_zero and (done % config.checkpoint_every == 0 or last):
+                save_training_state(
+                    run.checkpoints,
+                    model=net,
+                    optimizer=optimizer,
+                    step=done,
+                    extra={"losses": losses},
+                )
+    trained = {"prompts": prompts, "held_out": sorted(held_out), "seed": config.seed}
+    trained["iterations"] = config.iterations
+    if fabric.is_global_zero:
+        save_model(run.out / "model", net, text.dim, trained)
+    return HyperFields(net, text, trained=trained)
+
+
+def training_cameras(config: DistillConfig) -> list[Camera]:
+    """The set C of Algorithm 3."""
+    generator = generator_for(config.seed, CAMERAS)
+    return [sample_orbit(generator, config.image_size)[0] for _ in range(config.views)]
+
+
+def sample_batch(
+    config: DistillConfig,
+    prompts: Sequence[str],
+    teachers: Mapping[str, PosedViews],
+    text: TextEncoder,
+    step: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """n prompts, one camera each, and random rays of what their teachers show (lines 2 to 5).
+
+    Returns the arguments of `Distillation`, on the CPU. Behind transparent teachers lies a random colour at
+    each ray, behind student and teacher the same: else a student may paint the background.
+    """
+    generator = generator_for(config.seed, step)
+    count = min(config.prompts_per_step, len(prompts))
+    chosen = [prompts[i] for i in torch.randperm(len(prompts), generator=generator)[:count]]
+    tokens, real = text.encode(chosen)
+    points, lengths, targets, backgrounds = [], [], [], []
+    for prompt in chosen:
+        teacher = teachers[prompt]
+        rays, seen = teacher.sample(config.rays, generator)
+        at, length = points_along(rays, config.samples, generator)
+        drawn = torch.rand(config.rays, 3, generator=generator)
+        background = drawn if teacher.transparent else torch.ones_like(drawn)
+        points.append(at)
+        lengths.append(length)
+        targets.append(over(seen, background))
+        backgrounds.append(background)
+    stacked = [torch.stack(part) for part in (points, lengths, targets, backgrounds)]
+    return tokens, real, stacked[0], stacked[1], stacked[2], stacked[3]
+
+
+def build_optimizer(net: HyperNetwork, config: DistillConfig) -> torch.optim.Adam:
+    """Adam, with a rate of its own for the hash grid, whose entries see few gradients."""
+    # Lists, not sets: a resumed run's optimizer state is matched by the parameters' order.
+    grid = list(net.encoding.parameters())
+    shared = {id(p) for p in grid}
+    rest = [p for p in net.parameters() if id(p) not in shared]
+    groups = [
+        {"params": rest, "lr": config.learning_rate, "initial_lr": config.learning_rate},
+        {
+            "params": grid,
+            "lr": config.grid_learning_rate,
+            "initial_lr": config.grid_learning_rate,
+        },
+    ]
+    return torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-15)
+
+
+def learning_rate_share(config: DistillConfig, step: int) -> float:
+    """Share of the learning rate at an update: 1 at the first, `final_rate` at the last, a cosine between."""
+    progress = step / max(1, config.iterations - 1)
+    return config.final_rate + (1 - config.final_rate) * (1 + math.cos(math.pi * progress)) / 2
+
+
+def resumed_state(
+    run: Run, model: nn.Module, optimizer: torch.optim.Optimizer
+) -> TrainingState | None:
+    """Where a resumed run's checkpoint stood, with model and optimizer put there; None: from the start.
+
+    Drops what was logged after it.
+    """
+    if not run.resumed:
+        return None
+    state = load_training_state(run.checkpoints) if has_training_state(run.checkpoints) else None
+    run.truncate_after(state.step if state else 0)
+    if state is not None:
+        model.load_state_dict(state.model_state)
+        assert state.optimizer_state is not None
+        optimizer.load_state_dict(state.optimizer_state)
+    return state

@@ -1,0 +1,158 @@
+"""Encodings of positions: the multiresolution hash grid (InstantNGP, Müller et al. 2022) and sinusoids.
+
+Each level of the grid is one gather of eight table rows per point with trilinear weights, as one
+`embedding_bag`; its backward is one `index_add_`. That is several times faster on a CPU than indexing
+the table and multiplying, which writes all eight rows out.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+PRIMES = (1, 2654435761, 805459861)
+"""Of the spatial hash (Müller et al. 2022, Eq. 4)."""
+
+
+class _WeightedRows(torch.autograd.Function):
+    """Sum over k of weights[n, k] * table[rows[n, k]]."""
+
+    @staticmethod
+    def forward(ctx: Any, table: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
+        ctx.save_for_backward(table, rows, weights)
+        return F.embedding_bag(rows, table, mode="sum", per_sample_weights=weights)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, Tensor | None]:
+        table, rows, weights = ctx.saved_tensors
+        to_table = to_weights = None
+        if ctx.needs_input_grad[0]:
+            spread = (grad[:, None, :] * weights[..., None]).flatten(0, 1)
+            to_table = torch.zeros_like(table).index_add_(0, rows.flatten(), spread)
+        if ctx.needs_input_grad[2]:
+            to_weights = torch.einsum("nf,nkf->nk", grad, table[rows])
+        return to_table, None, to_weights
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Level:
+    resolution: int
+    rows: int
+    dense: bool
+
+
+class HashGrid(nn.Module):
+    """Features of positions in [-1, 1]^3, trilinear between the vertices of grids of growing resolution.
+
+    Coarse levels whose vertices fit into the table are stored one to one; finer ones share rows by a hash.
+    Positions outside the box take the features of the nearest position inside.
+
+    Example:
+        grid = HashGrid(levels=8, features=4, log2_rows=15)
+        grid(torch.rand(1000, 3) * 2 - 1).shape  # (1000, 32)
+    """
+
+    def __init__(
+        self,
+        *,
+        levels: int = 16,
+        features: int = 2,
+        log2_rows: int = 19,
+        coarsest: int = 16,
+        finest: int = 2048,
+    ) -> None:
+        """Make the tables.
+
+        Args:
+            levels: grids.
+            features: of each vertex; also the gain per level of the output.
+            log2_rows: most rows of a level's table.
+            coarsest: cells along an edge of the first level.
+            finest: cells along an edge of the last level; between them geometric growth.
+        """
+        super().__init__()
+        growth = (finest / coarsest) ** (1 / max(1, levels - 1))
+        self.levels = []
+        for level in range(levels):
+            resolution = math.floor(coarsest * growth**level + 1e-6)
+            vertices = (resolution + 1) ** 3
+            dense = vertices <= 2**log2_rows
+            rows = vertices if dense else 2**log2_rows
+            self.levels.append(_Level(resolution=resolution, rows=rows, dense=dense))
+        self.tables = nn.ParameterList(
+            nn.Parameter(torch.empty(level.rows, features).uniform_(-1e-2, 1e-2))
+            for level in self.levels
+        )
+        self.dim = levels * features
+
+    def forward(self, positions: Float[Tensor, "points 3"]) -> Float[Tensor, "points dim"]:
+        """Features of each position, level after level."""
+        unit = positions.clamp(-1, 1) * 0.5 + 0.5
+        found = [
+            _WeightedRows.apply(table, *self.corners(unit, level))
+            for level, table in enumerate(self.tables)
+        ]
+        return torch.cat(found, -1)
+
+    def corners(
+        self, unit: Float[Tensor, "points 3"], level: int
+    ) -> tuple[Int[Tensor, "points 8"], Float[Tensor, "points 8"]]:
+        """Rows and trilinear weights of the eight vertices around positions in [0, 1]^3."""
+        of = self.levels[level]
+        scaled = unit * of.resolution
+        low = scaled.detach().floor().clamp(max=of.resolution - 1)  # at 1 the last cell's far side
+        fraction = scaled - low
+        cell = low.long()
+        # Each axis apart, then combined: 6 products instead of 24.
+        if of.dense:
+            strides = (1, of.resolution + 1, (of.resolution + 1) ** 2)
+            x, y, z = (
+                torch.stack([cell[:, a], cell[:, a] + 1], -1) * stride
+                for a, stride in enumerate(strides)
+            )
+            rows = x[:, :, None, None] + y[:, None, :, None] + z[:, None, None, :]
+        else:
+            x, y, z = (
+                torch.stack([cell[:, a], cell[:, a] + 1], -1) * prime
+                for a, prime in enumerate(PRIMES)
+            )
+            rows = x[:, :, None, None] ^ y[:, None, :, None] ^ z[:, None, None, :]
+            rows = rows & (of.rows - 1)
+        u, v, w = (torch.stack([1 - fraction[:, a], fraction[:, a]], -1) for a in range(3))
+        weights = u[:, :, None, None] * v[:, None, :, None] * w[:, None, None, :]
+        return rows.flatten(1), weights.flatten(1)
+
+
+class Sinusoids(nn.Module):
+    """sin and cos of the position times pi 2^k, k < frequencies (Mildenhall et al. 2020, Eq. 4)."""
+
+    def __init__(self, frequencies: int) -> None:
+        super().__init__()
+        self.frequencies = frequencies
+        self.dim = 6 * frequencies
+
+    def forward(self, positions: Float[Tensor, "points 3"]) -> Float[Tensor, "points dim"]:
+        """Sines, then cosines, axis by axis."""
+        octaves = math.pi * 2.0 ** torch.arange(self.frequencies, device=positions.device)
+        angles = (positions[:, :, None] * octaves.to(positions.dtype)).flatten(1)
+        return torch.cat([angles.sin(), angles.cos()], -1)
+
+
+class PositionEncoding(nn.Module):
+    """Hash grid and sinusoids side by side (4.3.3)."""
+
+    def __init__(self, grid: HashGrid, frequencies: int) -> None:
+        super().__init__()
+        self.grid = grid
+        self.sinusoids = Sinusoids(frequencies)
+        self.dim = grid.dim + self.sinusoids.dim
+
+    def forward(self, positions: Float[Tensor, "points 3"]) -> Float[Tensor, "points dim"]:
+        """Grid features, then sinusoids of the position clamped to the box."""
+        return torch.cat([self.grid(positions), self.sinusoids(positions.clamp(-1, 1))], -1)

@@ -1,0 +1,161 @@
+"""How well generated scenes match their teachers: PSNR, IoU, and whether colour and shape are the ones asked for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from hyperfields.cameras import Camera, evaluation_views, orbit
+from hyperfields.export import contact_sheet
+from hyperfields.field import Field
+from hyperfields.model import HyperFields
+from hyperfields.rendering import over
+from hyperfields.scenes import scene_of
+from hyperfields.views import PosedViews, procedural_views, read_teachers
+from hyperfields.vocabulary import procedural_prompts
+
+
+@dataclass(frozen=True)
+class SceneScore:
+    """One scene against its reference."""
+
+    prompt: str
+    psnr: float
+    """Decibels, over all pixels of all views, on white."""
+    iou: float
+    """Of silhouettes (opacity above a half), over all views."""
+    nearest: str
+    """The reference scene whose images are nearest in squared error."""
+
+    @property
+    def attribute_right(self) -> bool:
+        """Whether the nearest scene has the colour or material asked for."""
+        return scene_of(self.nearest).attribute == scene_of(self.prompt).attribute
+
+    @property
+    def shape_right(self) -> bool:
+        """Whether the nearest scene has the shape asked for."""
+        return scene_of(self.nearest).shape.name == scene_of(self.prompt).shape.name
+
+
+def psnr(image: Float[Tensor, "*shape"], reference: Float[Tensor, "*shape"]) -> float:
+    """Peak signal-to-noise ratio of images in [0, 1], in decibels; at most 100."""
+    return -10 * math.log10(max(float((image - reference).square().mean()), 1e-10))
+
+
+def silhouette_iou(image: Float[Tensor, "*shape 4"], reference: Float[Tensor, "*shape 4"]) -> float:
+    """Intersection over union of where opacities exceed a half; 1 where both are empty."""
+    one, other = image[..., 3] > 0.5, reference[..., 3] > 0.5
+    union = int((one | other).sum())
+    return int((one & other).sum()) / union if union else 1.0
+
+
+def score_scenes(
+    fields: Mapping[str, Field],
+    cameras: Sequence[Camera],
+    references: Mapping[str, PosedViews],
+    *,
+    samples: int = 96,
+) -> list[SceneScore]:
+    """Score fields by prompt, against exact renders from the same cameras.
+
+    Args:
+        fields: procedural prompts to what was generated for them.
+        cameras: views to compare.
+        references: exact views by prompt; of the fields, and of all scenes to tell them from.
+        samples: points along a ray.
+    """
+    names = list(references)
+    known = torch.stack([over(references[name].images) for name in names])
+    scores = []
+    for prompt, field in fields.items():
+        seen = torch.stack([field.render(camera, samples).cpu() for camera in cameras])
+        shown = over(seen)
+        errors = (known - shown).square().flatten(1).mean(1)
+        scores.append(
+            SceneScore(
+                prompt,
+                psnr(shown, over(references[prompt].images)),
+                silhouette_iou(seen, references[prompt].images),
+                names[int(errors.argmin())],
+            )
+        )
+    return scores
+
+
+def means(scores: Sequence[SceneScore]) -> dict[str, float]:
+    """Means over scenes, and shares of scenes whose colour and shape are right."""
+    count = len(scores)
+    return {
+        "psnr": sum(s.psnr for s in scores) / count,
+        "iou": sum(s.iou for s in scores) / count,
+        "colour_accuracy": sum(s.attribute_right for s in scores) / count,
+        "shape_accuracy": sum(s.shape_right for s in scores) / count,
+    }
+
+
+def evaluate(
+    model: HyperFields,
+    *,
+    views: int,
+    size: int,
+    samples: int,
+    teachers: Path | None = None,
+    pose_scale: float = 1.0,
+) -> dict[str, Any]:
+    """Means over held-out and over trained scenes, and every scene's scores.
+
+    Args:
+        model: what is evaluated.
+        views: cameras around each procedural scene, or trained NeRF.
+        size: pixels along each side.
+        samples: points along a ray.
+        teachers: folder of teachers to compare with; None compares with exact procedural scenes.
+        pose_scale: see `read_views`.
+
+    Raises:
+        UserError: the model's prompts are no procedural scenes, and no teachers are given.
+    """
+    cameras = evaluation_views(views, size)
+    if teachers is not None:
+        rows = []
+        for prompt, reference in read_teachers(teachers, cameras, pose_scale=pose_scale).items():
+            field = model.generate(prompt)
+            seen = torch.stack([field.render(c, samples).cpu() for c in reference.cameras])
+            row = {"prompt": prompt, "psnr": psnr(over(seen), over(reference.images))}
+            if reference.transparent:
+                row["iou"] = silhouette_iou(seen, reference.images)
+            rows.append(row)
+        names = [name for name in ("psnr", "iou") if all(name in row for row in rows)]
+        mean = {name: sum(float(row[name]) for row in rows) / len(rows) for name in names}
+        return {"means": {"teachers": mean}, "scenes": rows}
+    groups = {"held out": model.trained.get("held_out", ()), "trained": model.prompts}
+    found: dict[str, list[SceneScore]] = {}
+    prompts = [prompt for group in groups.values() for prompt in group]
+    references = procedural_views(tuple(dict.fromkeys([*procedural_prompts(), *prompts])), cameras)
+    for group, members in groups.items():
+        if members:
+            fields = dict(zip(members, model.generate_all(members), strict=True))
+            found[group] = score_scenes(fields, cameras, references, samples=samples)
+    return {
+        "means": {group: means(scores) for group, scores in found.items()},
+        "scenes": [
+            {"group": group, **asdict(score)} for group, scores in found.items() for score in scores
+        ],
+    }
+
+
+def write_contact_sheet(
+    fields: Sequence[Field], labels: Sequence[str], path: Path, *, size: int = 96, samples: int = 96
+) -> None:
+    """A contact sheet of fields from four sides."""
+    cameras = [orbit(azimuth, 25, size) for azimuth in (20, 110, 200, 290)]
+    rows = [[over(field.render(c, samples).cpu()) for c in cameras] for field in fields]
+    contact_sheet(rows, labels, path)

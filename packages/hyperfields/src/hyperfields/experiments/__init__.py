@@ -1,0 +1,16 @@
+"""Experiments: one file per group of tables and figures of the thesis.
+
+Each has `run(preset, out, quick, runs)`: preset "cpu" or "paper"; results go to `out`; trainings live
+in `runs` and are resumed or reused from there; quick evaluates only what is trained already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from hyperfields.experiments import held_out
+
+EXPERIMENTS: dict[str, Callable[..., None]] = {
+    name: partial(held_out.run, name) for name in held_out.FIGURES
+}

@@ -1,0 +1,190 @@
+"""The dynamic hypernetwork: from text tokens to the weights of NeRFs (4.3.1, Fig. 4.3)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hyperfields.config import ModelConfig
+from hyperfields.field import Field, Layer, build_encoding, decode, layer_shapes, run_mlp
+from hyperfields.rendering import BOUND
+
+PROBES = 4096
+"""Points that a materialised field's weights are computed from."""
+
+
+class ConditioningTransformer(nn.Module):
+    """Text tokens to the conditioning token CT = T(z): self-attention, then the mean over real tokens."""
+
+    def __init__(self, text_dim: int, blocks: int, heads: int, head_dim: int) -> None:
+        super().__init__()
+        self.dim = heads * head_dim
+        self.embed = nn.Linear(text_dim, self.dim)
+        # Dropout would make weights, and so whole scenes, random.
+        block = nn.TransformerEncoderLayer(
+            self.dim, heads, 4 * self.dim, dropout=0.0, batch_first=True, norm_first=True
+        )
+        self.blocks = nn.TransformerEncoder(block, blocks, enable_nested_tensor=False)
+        self.norm = nn.LayerNorm(self.dim)
+
+    def forward(
+        self, tokens: Float[Tensor, "prompts tokens text_dim"], real: Bool[Tensor, "prompts tokens"]
+    ) -> Float[Tensor, "prompts dim"]:
+        """One conditioning token per prompt; what is not real changes nothing."""
+        mixed = self.blocks(self.embed(tokens), src_key_padding_mask=~real)
+        share = real.to(mixed.dtype) / real.sum(-1, keepdim=True)
+        return self.norm(torch.einsum("pt,ptd->pd", share, mixed))
+
+
+class WeightHead(nn.Module):
+    """MLP_i of Eq. 4.5: writes one layer's weights from CT and the mean activations before that layer.
+
+    Two layers with ReLU. Activations pass adaptive instance normalisation first: each point's are
+    normalised over the channels, then scaled and shifted as CT says. (Over the minibatch, the mean that
+    follows would be the shift alone, whatever the points.)
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        activations: int,
+        shape: tuple[int, int],
+        hidden: int,
+        *,
+        modulated: bool,
+        gain: float,
+    ) -> None:
+        """Make it.
+
+        Args:
+            dim: of CT.
+            activations: channels before the layer; 0 conditions on CT only.
+            shape: outputs and inputs of the layer.
+            hidden: units of this MLP.
+            modulated: multiply learned weights instead of writing them.
+            gain: of the layer's initial weights: variance gain / inputs.
+        """
+        super().__init__()
+        self.out, self.into = shape
+        self.modulated, self.gain = modulated, gain
+        self.style = nn.Linear(dim, 2 * activations) if activations else None
+        self.first = nn.Linear(dim + activations, hidden)
+        self.second = nn.Linear(hidden, self.out * self.into + self.out)
+        initial = torch.randn(self.out, self.into) * math.sqrt(gain / self.into)
+        with torch.no_grad():
+            # It begins as one network for all prompts, in the usual scale, plus differences.
+            nn.init.normal_(self.second.weight, std=0.3 * math.sqrt(gain / self.into / hidden))
+            self.second.bias.zero_()
+            self.second.bias[: initial.numel()] = 1.0 if modulated else initial.flatten()
+        self.base = nn.Parameter(initial) if modulated else None
+
+    def forward(
+        self,
+        token: Float[Tensor, "prompts dim"],
+        activations: Float[Tensor, "prompts points width"] | None,
+    ) -> Layer:
+        """Weights and biases for each prompt."""
+        if self.style is not None:
+            assert activations is not None, "made with activations"
+            scale, shift = self.style(token).chunk(2, -1)
+            normal = F.layer_norm(activations, activations.shape[-1:]).mean(1)
+            token = torch.cat([token, (1 + scale) * normal + shift], -1)  # Eq. 4.4
+        written = self.second(torch.relu(self.first(token)))
+        weight = written[:, : self.out * self.into].view(-1, self.out, self.into)
+        if self.base is not None:
+            weight = self.base * weight
+            size = math.sqrt(self.gain * self.out / self.into)
+            weight = size * F.normalize(weight, dim=1)
+        return weight, written[:, self.out * self.into :]
+
+
+class HyperNetwork(nn.Module):
+    """Prompts and points to densities and colours, by one hash grid for all scenes and an MLP for each."""
+
+    def __init__(self, config: ModelConfig, text_dim: int) -> None:
+        super().__init__()
+        self.config = config
+        self.transformer = ConditioningTransformer(
+            text_dim, config.blocks, config.heads, config.head_dim
+        )
+        self.encoding = build_encoding(config.field)
+        shapes = layer_shapes(config.field)
+        dynamic = config.conditioning == "dynamic"
+        self.heads = nn.ModuleList(
+            WeightHead(
+                self.transformer.dim,
+                shape[1] if dynamic and i else 0,
+                shape,
+                config.hidden,
+                modulated=config.weights == "modulated",
+                gain=1.0 if i == len(shapes) - 1 else 2.0,
+            )
+            for i, shape in enumerate(shapes)
+        )
+
+    def forward(
+        self,
+        tokens: Float[Tensor, "prompts tokens text_dim"],
+        real: Bool[Tensor, "prompts tokens"],
+        points: Float[Tensor, "prompts points 3"],
+    ) -> tuple[Float[Tensor, "prompts points"], Float[Tensor, "prompts points values"]]:
+        """Densities and values at each prompt's points; with dynamic weights they depend on all of these."""
+        outputs, _ = self._generate(self.transformer(tokens, real), points)
+        return decode(outputs, points, self.config.field)
+
+    def generate_layers(
+        self,
+        tokens: Float[Tensor, "prompts tokens text_dim"],
+        real: Bool[Tensor, "prompts tokens"],
+        points: Float[Tensor, "prompts points 3"],
+    ) -> list[Layer]:
+        """Weights and biases of each layer, as they are for these points."""
+        return self._generate(self.transformer(tokens, real), points)[1]
+
+    def _generate(self, token: Tensor, points: Tensor) -> tuple[Tensor, list[Layer]]:
+        prompts, count, _ = points.shape
+        encoded = self.encoding(points.reshape(-1, 3)).view(prompts, count, -1)
+        layers: list[Layer] = []
+
+        def layer(i: int, before: Tensor | None) -> Layer:
+            if before is not None and self.config.stop_gradient:
+                # Detached: without it gradients run through all earlier weights twice (SG in Fig. 4.3).
+                before = before.detach()
+            layers.append(self.heads[i](token, before))
+            return layers[-1]
+
+        return run_mlp(encoded, layer, self.config.field.layers), layers
+
+    @torch.no_grad()
+    def materialize(
+        self,
+        tokens: Float[Tensor, "prompts tokens text_dim"],
+        real: Bool[Tensor, "prompts tokens"],
+        names: list[str],
+    ) -> list[Field]:
+        """Fields with weights of their own, one per prompt, computed from the same fixed points.
+
+        What they show then depends neither on chunks nor on order. They share this network's hash grid.
+        """
+        # Conditioned on where points of a training step lie: all over the box.
+        probes = probe_points().to(tokens.device)
+        layers = self.generate_layers(tokens, real, probes.expand(len(tokens), -1, -1))
+        return [
+            Field(
+                self.config.field,
+                prompt=name,
+                encoding=self.encoding,
+                layers=[(weight[i].clone(), bias[i].clone()) for weight, bias in layers],
+            )
+            for i, name in enumerate(names)
+        ]
+
+
+def probe_points() -> Float[Tensor, "points 3"]:
+    """The first points of the Sobol sequence, in the box."""
+    sobol = torch.quasirandom.SobolEngine(3)
+    return (2 * sobol.draw(PROBES) - 1) * BOUND

@@ -1,0 +1,95 @@
+"""Presets: functions that return a complete configuration.
+
+Those whose names end in `_cpu` train in minutes on a core; the others are the thesis' setting (B.1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from hyperfields.config import DistillConfig, FieldConfig, ModelConfig, TeachConfig
+from hyperfields.vocabulary import held_out_prompts, procedural_prompts, prompt_of
+
+HELD_OUT = held_out_prompts()
+TRAINED = tuple(prompt for prompt in procedural_prompts() if prompt not in HELD_OUT)
+MATERIALS_CPU = tuple(
+    prompt_of(material, shape)
+    for shape in ("chair", "bowl", "vase", "table")
+    for material in ("plaid", "terracotta", "tiger striped", "stained glass")
+)
+"""Four shapes in four materials."""
+
+SMALL_FIELD = FieldConfig(levels=8, level_features=4, log2_rows=15, finest=128, frequencies=4)
+SMALL = ModelConfig(text="minilm", blocks=2, heads=8, head_dim=16, field=SMALL_FIELD)
+
+
+def procedural() -> DistillConfig:
+    """45 of 72 colour-shape scenes with the thesis' model: BERT, 6 blocks, 16 grids; needs a GPU"""
+    return DistillConfig(prompts=TRAINED, held_out=HELD_OUT)
+
+
+def procedural_cpu() -> DistillConfig:
+    """45 of 72 colour-shape scenes, 27 held out, with a small model: MiniLM, 2 blocks, 8 grids"""
+    return DistillConfig(
+        model=SMALL,
+        prompts=TRAINED,
+        held_out=HELD_OUT,
+        views=48,
+        image_size=32,
+        prompts_per_step=6,
+        rays=256,
+        samples=24,
+        iterations=4000,
+        learning_rate=1e-3,
+        grid_learning_rate=1e-2,
+        final_rate=0.03,
+    )
+
+
+def materials_cpu() -> DistillConfig:
+    """four shapes in four materials (plaid, terracotta, ...) with a small model"""
+    return DistillConfig(
+        model=SMALL,
+        prompts=MATERIALS_CPU,
+        views=48,
+        image_size=64,
+        prompts_per_step=4,
+        rays=384,
+        samples=32,
+        iterations=4000,
+        learning_rate=1e-3,
+        grid_learning_rate=1e-2,
+        final_rate=0.03,
+    )
+
+
+DISTILL: dict[str, Callable[[], DistillConfig]] = {
+    preset.__name__: preset for preset in (procedural, procedural_cpu, materials_cpu)
+}
+"""By name, for `hyperfields distill` and `hyperfields train`."""
+
+
+def teacher() -> TeachConfig:
+    """the thesis' NeRF; for a diffusion pipeline, on a GPU"""
+    return TeachConfig()
+
+
+def teacher_cpu() -> TeachConfig:
+    """a small NeRF on 32 x 32 renders; for the empirical guidance of a procedural scene"""
+    return TeachConfig(
+        field=SMALL_FIELD,
+        image_size=32,
+        samples=32,
+        batch=2,
+        iterations=400,
+        learning_rate=5e-3,
+        grid_learning_rate=2e-2,
+        checkpoint_every=100,
+        log_every=20,
+    )
+
+
+TEACH: dict[str, Callable[[], TeachConfig]] = {
+    preset.__name__: preset for preset in (teacher, teacher_cpu)
+}
+"""By name, for `hyperfields teach`."""

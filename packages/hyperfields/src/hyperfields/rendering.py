@@ -1,0 +1,144 @@
+"""Volume rendering in plain torch: samples along rays, weights from densities, composition.
+
+A field is any `RadianceFunction`, from points to densities and values. Dense: every ray has
+the same number of samples, between its entry into the scene's box and its exit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from hyperfields.cameras import Camera, Rays
+
+CHUNK = 16384
+"""Points that are evaluated at once without gradients: their activations stay in a core's cache."""
+BOUND = 1.0
+"""The scene lies in the box [-BOUND, BOUND]^3."""
+
+
+RadianceFunction = Callable[
+    [Float[Tensor, "points 3"]],
+    tuple[Float[Tensor, " points"], Float[Tensor, "points channels"]],
+]
+"""Densities (per scene unit) and values, the first three of which are red, green, blue in [0, 1]."""
+
+
+def intersect_box(
+    rays: Rays, bound: float | int = BOUND
+) -> tuple[Float[Tensor, " rays"], Float[Tensor, " rays"]]:
+    """Distances at which rays enter and leave the box; the same two where a ray misses it."""
+    inverse = 1 / torch.where(rays.directions.abs() < 1e-9, 1e-9, rays.directions)
+    one, other = (-bound - rays.origins) * inverse, (bound - rays.origins) * inverse
+    near = torch.minimum(one, other).amax(-1).clamp(min=0)
+    far = torch.maximum(one, other).amin(-1)
+    return near, torch.maximum(near, far)
+
+
+def sample_distances(
+    near: Float[Tensor, " rays"],
+    far: Float[Tensor, " rays"],
+    samples: int,
+    generator: torch.Generator | None = None,
+) -> tuple[Float[Tensor, "rays samples"], Float[Tensor, " rays"]]:
+    """Distances of the samples, and the length of the interval that each stands for.
+
+    One sample in each of `samples` equal intervals: its middle, or with a generator a random point (stratified).
+    """
+    step = (far - near) / samples
+    place = torch.arange(samples, device=near.device, dtype=near.dtype).expand(len(near), -1)
+    if generator is None:
+        place = place + 0.5
+    else:
+        jitter = torch.rand(len(near), samples, generator=generator, dtype=near.dtype)
+        place = place + jitter.to(near.device)
+    return near[:, None] + place * step[:, None], step
+
+
+def render_weights_from_density(
+    densities: Float[Tensor, "rays samples"], lengths: Float[Tensor, "rays samples"]
+) -> Float[Tensor, "rays samples"]:
+    """w_k = T_k (1 - exp(-density_k length_k)), with T_k what light the samples before leave."""
+    depth = densities * lengths
+    before = torch.cumsum(depth, -1) - depth
+    return torch.exp(-before) * -torch.expm1(-depth)
+
+
+def composite(
+    weights: Float[Tensor, "rays samples"],
+    values: Float[Tensor, "rays samples channels"],
+    background: Float[Tensor, "#rays channels"] | None = None,
+) -> tuple[Float[Tensor, "rays channels"], Float[Tensor, " rays"]]:
+    """Values seen along the rays, over a background (none: black), and opacities in [0, 1]."""
+    opacity = weights.sum(-1)
+    seen = torch.einsum("rs,rsc->rc", weights, values)
+    if background is not None:
+        seen = seen + (1 - opacity)[:, None] * background
+    return seen, opacity
+
+
+def points_along(
+    rays: Rays, samples: int, generator: torch.Generator | None = None
+) -> tuple[Float[Tensor, "rays samples 3"], Float[Tensor, "rays samples"]]:
+    """Points in the scene's box along the rays, and the lengths they stand for."""
+    near, far = intersect_box(rays)
+    distances, step = sample_distances(near, far, samples, generator)
+    points = rays.origins[:, None] + distances[..., None] * rays.directions[:, None]
+    return points, step[:, None].expand_as(distances)
+
+
+def render_rays(
+    field: RadianceFunction,
+    rays: Rays,
+    samples: int,
+    *,
+    generator: torch.Generator | None = None,
+    background: Float[Tensor, "#rays channels"] | None = None,
+) -> tuple[Float[Tensor, "rays channels"], Float[Tensor, " rays"]]:
+    """What the rays see, over the background, and opacities; differentiable in the field.
+
+    Args:
+        field: what is drawn.
+        rays: of unit directions.
+        samples: per ray.
+        generator: for stratified samples; None puts them in the middles.
+        background: behind the field; None is black.
+    """
+    points, lengths = points_along(rays, samples, generator)
+    densities, values = field(points.reshape(-1, 3))
+    weights = render_weights_from_density(densities.view_as(lengths), lengths)
+    return composite(weights, values.view(*lengths.shape, -1), background)
+
+
+@torch.no_grad()
+def render_image(
+    field: RadianceFunction, camera: Camera, samples: int = 96, *, chunk: int = CHUNK
+) -> Float[Tensor, "height width 4"]:
+    """Red, green, blue (over black, so premultiplied) and opacity of each pixel; without gradients.
+
+    Only rays that meet the scene's box are computed, `chunk` points at a time.
+    """
+    rays = camera.rays()
+    near, far = intersect_box(rays)
+    image = rays.origins.new_zeros(len(rays), 4)
+    hit = (far > near).nonzero().squeeze(-1)
+    for some in hit.split(max(1, chunk // samples)):
+        colour, opacity = render_rays(field, rays[some], samples)
+        image[some] = torch.cat([colour[:, :3], opacity[:, None]], -1)
+    return image.view(camera.height, camera.width, 4)
+
+
+def over(
+    image: Float[Tensor, "*shape 4"], background: float | int | Float[Tensor, "*#shape 3"] = 1.0
+) -> Float[Tensor, "*shape 3"]:
+    """A premultiplied image over a background."""
+    return image[..., :3] + (1 - image[..., 3:]) * background
+
+
+def grid_points(resolution: int, device: torch.device) -> Float[Tensor, "points 3"]:
+    """`resolution`^3 points of the box, corners included; x changes slowest."""
+    axis = torch.linspace(-BOUND, BOUND, resolution, device=device)
+    return torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3)

@@ -1,0 +1,38 @@
+"""The procedural prompts: nine shapes in eight colours, 27 combinations held out. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+SHAPE_NAMES = ("chair", "table", "stool", "bench", "bowl", "vase", "mug", "plate", "lamp")
+COLOURS: Mapping[str, tuple[float, float, float]] = {
+    "red": (0.85, 0.10, 0.10),
+    "orange": (0.96, 0.50, 0.08),
+    "yellow": (0.95, 0.86, 0.12),
+    "green": (0.12, 0.58, 0.18),
+    "blue": (0.12, 0.28, 0.85),
+    "purple": (0.48, 0.16, 0.70),
+    "pink": (0.96, 0.55, 0.75),
+    "mint": (0.58, 0.92, 0.75),
+}
+"""Red, green, blue in [0, 1], by name."""
+
+
+def prompt_of(attribute: str, shape: str) -> str:
+    """One template for all prompts: an article that followed the attribute would give it away."""
+    return f"a {attribute} {shape}"
+
+
+def procedural_prompts() -> tuple[str, ...]:
+    """The 72 prompts of nine shapes in eight colours, shape after shape."""
+    return tuple(prompt_of(colour, shape) for shape in SHAPE_NAMES for colour in COLOURS)
+
+
+def held_out_prompts() -> tuple[str, ...]:
+    """27 of them, three colours of each shape (4.4.1); each colour is held out of three or four shapes."""
+    colours = list(COLOURS)
+    return tuple(
+        prompt_of(colours[(i + k) % len(colours)], shape)
+        for i, shape in enumerate(SHAPE_NAMES)
+        for k in (0, 3, 5)
+    )

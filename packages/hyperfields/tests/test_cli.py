@@ -1,0 +1,203 @@
+"""The commands, as a user types them: what they print, what they leave, what they refuse."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import trimesh
+from PIL import Image
+
+from hyperfields.cameras import orbit
+from hyperfields.cli import main
+from hyperfields.config import FieldConfig, ModelConfig
+from hyperfields.field import Field
+from hyperfields.hypernetwork import HyperNetwork
+from hyperfields.model import HyperFields, save_model
+from hyperfields.views import procedural_views, read_teachers
+
+FIELD = FieldConfig(
+    width=8,
+    levels=2,
+    level_features=2,
+    log2_rows=8,
+    coarsest=4,
+    finest=8,
+    frequencies=1,
+    blob_height=4.0,
+)
+
+
+@pytest.fixture
+def model(tiny_text: str, tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    config = ModelConfig(text=tiny_text, blocks=1, heads=2, head_dim=4, hidden=8, field=FIELD)
+    trained = {"prompts": ["a red mug", "a blue mug"], "held_out": ["a red plate"]}
+    save_model(tmp_path / "model", HyperNetwork(config, 16), 16, trained)
+    return tmp_path / "model"
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    err = capsys.readouterr().err
+    assert err.count("error: ") == 1
+    assert "Traceback" not in err
+    return err.splitlines()[-1]
+
+
+def test_distill_generate_eval_from_a_folder_of_renders(
+    tiny_text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    cameras = [orbit(a, 20, 8) for a in (0, 120, 240)]
+    for i, views in enumerate(procedural_views(["a red mug", "a blue plate"], cameras).values()):
+        views.write(Path("teachers", str(i)))
+    small = ["--text", tiny_text, "--blocks", "1", "--heads", "2", "--head-dim", "4"]
+    small += ["--hidden", "8", "--width", "8", "--levels", "2", "--log2-rows", "8"]
+    small += ["--finest", "16", "--rays", "16", "--samples", "8", "--log-every", "1"]
+    main(
+        [
+            "distill",
+            "procedural_cpu",
+            "teachers",
+            *small,
+            "--iterations",
+            "2",
+            "-o",
+            "run",
+            "--quiet",
+        ]
+    )
+    out = capsys.readouterr().out
+    assert "next      hyperfields generate 'a blue plate' --model run" in out
+    assert {p.name for p in Path("run/plots").iterdir()} == {"training.png", "scenes.png"}
+    assert json.loads(Path("run/config.json").read_text())["held_out"] == []
+    assert HyperFields.from_pretrained("run").prompts == ("a blue plate", "a red mug")
+    assert "already holds a run" in refused(
+        capsys, "distill", "procedural_cpu", "teachers", *small, "--iterations", "2", "-o", "run"
+    )
+
+    main(["eval", "run", "teachers", "--samples", "8", "--out", "eval.json"])
+    result = json.loads(Path("eval.json").read_text())
+    assert {scene["prompt"] for scene in result["scenes"]} == {"a red mug", "a blue plate"}
+    assert result["means"]["teachers"]["psnr"] == pytest.approx(
+        sum(s["psnr"] for s in result["scenes"]) / 2
+    )
+
+
+def test_generate_writes_meshes_and_a_contact_sheet(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_bytes("\ufeffa red mug\r\n\r\n a golden mug \r\na red mug\r\n".encode())
+    quick = ["--model", str(model), "--resolution", "12", "--size", "8", "--samples", "8"]
+    main(["generate", "--prompts", str(prompts), "-o", str(tmp_path / "out"), *quick])
+    said = capsys.readouterr()
+    assert "'a golden mug' is out of distribution: no training prompt has golden" in said.err
+    assert "'a red mug' is out" not in said.err
+    assert "1 blank lines left out" in said.err
+    names = {p.name for p in (tmp_path / "out").iterdir()}
+    assert names == {"a-red-mug.glb", "a-red-mug-2.glb", "a-golden-mug.glb", "contact_sheet.png"}
+    assert len(trimesh.load(tmp_path / "out/a-red-mug.glb", force="mesh").faces) > 10
+    with Image.open(tmp_path / "out/contact_sheet.png") as sheet:
+        assert sheet.size == (4 * 8, 3 * (8 + 14))
+    film = tmp_path / "turn.gif"
+    main(["generate", "a red mug", "-o", str(tmp_path / "m.ply"), "--turntable", str(film), *quick])
+    assert (tmp_path / "m.ply").is_file()
+    assert film.is_file()
+
+
+def test_generate_refuses_what_it_cannot_do(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def no(*arguments: str) -> str:
+        return refused(capsys, "generate", *arguments, "--model", str(model))
+
+    assert "the prompt is empty" in no("  ")
+    assert "give a prompt" in no()
+    assert "unknown format .stl: use one of .glb" in no("a mug", "-o", "a.stl")
+    assert "use one of .mp4, .gif" in no("a mug", "--turntable", "a.avi")
+    file = tmp_path / "p.txt"
+    file.write_bytes("a mug\nein gr\u00fcner Stuhl\n".encode("latin-1"))
+    assert "line 2: not UTF-8: save the file as UTF-8" in no("--prompts", str(file))
+    file.write_text("\n \n")
+    assert "holds no prompt" in no("--prompts", str(file))
+    assert "No such file" in no("--prompts", str(tmp_path / "gone.txt"))
+    file.write_text("a mug\na vase\n")
+    assert "2 prompts need a folder" in no("--prompts", str(file), "-o", "a.glb")
+    if not torch.cuda.is_available():
+        assert "--accelerator cuda: none is visible" in no("a mug", "--device", "cuda")
+    assert "no such checkpoint" in refused(capsys, "generate", "x", "--model", str(tmp_path / "no"))
+
+
+def test_teach_then_export_and_distill(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    small = ["--width", "8", "--levels", "2", "--log2-rows", "8", "--finest", "16", "--batch", "1"]
+    small += ["--image-size", "8", "--samples", "8", "--views", "3", "--iterations", "2"]
+    main(["teach", "teacher_cpu", "A red mug", *small, "-o", "teachers", "--quiet"])
+    assert "next      hyperfields distill PRESET teachers" in capsys.readouterr().out
+    assert Path("teachers/a-red-mug/plots/scene.png").is_file()
+    main(["export", "teachers/a-red-mug", "-o", "field"])
+    assert Field.load("field").prompt == "a red mug"
+    main(["export", str(model), "a blue mug", "-o", "mug.obj", "--resolution", "12"])
+    assert len(trimesh.load("mug.obj", force="mesh").faces) > 10
+    main(["export", str(model), "a blue mug", "-o", "own"])
+    points = torch.rand(20, 3) - 0.5
+    generated = HyperFields.from_pretrained(model).generate("a blue mug")
+    assert torch.equal(Field.load("own")(points)[0], generated(points)[0])
+    assert set(read_teachers(Path("teachers"), [orbit(0, 0, 8)])) == {"a red mug"}
+
+    assert "leave out the prompt" in refused(capsys, "export", "field", "a mug")
+    assert "give the prompt of the scene" in refused(capsys, "export", str(model))
+    assert "unknown format .stl" in refused(capsys, "export", "field", "-o", "a.stl")
+    said = refused(capsys, "teach", "teacher_cpu", "a red toaster", *small, "-o", "no")
+    assert "is no procedural scene" in said
+    assert not Path("no/a-red-toaster").exists()
+    assert "prompt is empty" in refused(capsys, "teach", "teacher_cpu", " ")
+    said = refused(capsys, "teach", "a mug", "--guidance", str(tmp_path / "field"))
+    assert "no such pipeline here" in said or "pip install 'hyperfields[guidance]'" in said
+
+
+def test_checkpoints_of_another_kind_are_refused(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    HyperFields.from_pretrained(model).generate("a red mug").save(tmp_path / "field")
+    said = refused(capsys, "generate", "a mug", "--model", str(tmp_path / "field"))
+    assert "holds a radiance-field, not a hyperfields" in said
+    record = json.loads((model / "config.json").read_text())
+    record["config"]["field"]["width"] = 9
+    (model / "config.json").write_text(json.dumps(record))
+    assert "make no model" in refused(capsys, "generate", "a mug", "--model", str(model))
+
+
+def test_eval_scores_held_out_and_trained_scenes_apart(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "eval.json"
+    main(["eval", str(model), "--views", "1", "--size", "8", "--samples", "8", "--out", str(out)])
+    result = json.loads(out.read_text())
+    assert set(result["means"]) == {"held out", "trained"}
+    assert [s["group"] for s in result["scenes"]] == ["held out", "trained", "trained"]
+    assert "trained" in capsys.readouterr().out
+
+
+def test_wrong_options_are_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert "did you mean procedural_cpu" in refused(capsys, "train", "procedural_gpu")
+    assert "needs a preset first" in refused(capsys, "train")
+    assert "did you mean --rays" in refused(capsys, "train", "procedural_cpu", "--ray", "3")
+    assert "rays must be at least 1" in refused(capsys, "train", "procedural_cpu", "--rays", "0")
+    out = str(tmp_path / "run")
+    said = refused(capsys, "distill", "procedural_cpu", str(tmp_path / "no"), "--out", out)
+    assert "no such folder of teachers" in said
+    assert not Path(out).exists(), "what was refused leaves no run"
+
+
+def test_presets_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["presets"])
+    assert "procedural_cpu" in capsys.readouterr().out

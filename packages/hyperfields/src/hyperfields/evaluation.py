@@ -125,17 +125,18 @@ def evaluate(
     """
     cameras = evaluation_views(views, size)
     if teachers is not None:
-        rows = []
+        rows: list[tuple[str, dict[str, float]]] = []
         for prompt, reference in read_teachers(teachers, cameras, pose_scale=pose_scale).items():
             field = model.generate(prompt)
             seen = torch.stack([field.render(c, samples).cpu() for c in reference.cameras])
-            row = {"prompt": prompt, "psnr": psnr(over(seen), over(reference.images))}
+            scores = {"psnr": psnr(over(seen), over(reference.images))}
             if reference.transparent:
-                row["iou"] = silhouette_iou(seen, reference.images)
-            rows.append(row)
-        names = [name for name in ("psnr", "iou") if all(name in row for row in rows)]
-        mean = {name: sum(float(row[name]) for row in rows) / len(rows) for name in names}
-        return {"means": {"teachers": mean}, "scenes": rows}
+                scores["iou"] = silhouette_iou(seen, reference.images)
+            rows.append((prompt, scores))
+        shared = [name for name in ("psnr", "iou") if all(name in scores for _, scores in rows)]
+        mean = {name: sum(scores[name] for _, scores in rows) / len(rows) for name in shared}
+        scenes = [{"prompt": prompt, **scores} for prompt, scores in rows]
+        return {"means": {"teachers": mean}, "scenes": scenes}
     groups = {"held out": model.trained.get("held_out", ()), "trained": model.prompts}
     found: dict[str, list[SceneScore]] = {}
     prompts = [prompt for group in groups.values() for prompt in group]

@@ -67,11 +67,11 @@ def run(
     if not per_seed:
         return
     rows = []
-    for arm, by_seed in per_seed.items():
+    for name, by_seed in per_seed.items():
         for group in ("held out", "trained"):
             measured = [means[group] for means in by_seed.values()]
-            row: dict[str, Any] = {"model": f"{arm}, {group} scenes"}
-            row |= {name: Measured.over_seeds([m[name] for m in measured]) for name in measured[0]}
+            row: dict[str, Any] = {"model": f"{name}, {group} scenes"}
+            row |= {key: Measured.over_seeds([m[key] for m in measured]) for key in measured[0]}
             rows.append(row)
     write_result(
         out / f"{figure}-{preset}.json",

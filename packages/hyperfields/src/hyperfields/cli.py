@@ -140,7 +140,7 @@ def _run_distillation(
     with Run.create(
         out, record, command=command, resume=options.resume, quiet=options.launch.quiet
     ) as run:
-        model = _or_remove(run, lambda: distill(config, teachers(), options.launch, run))
+        model = distill(config, teachers(), options.launch, run)
         metrics = run.metrics()
         figure: Any = distillation_figure(metrics, title=preset)
         run.save_figure("training", figure)
@@ -165,18 +165,6 @@ def _preset_and_rest(verb: str, args: list[str]) -> tuple[str, list[str], str]:
         raise UserError(unknown("preset", preset, list(DISTILL)))
     listed = "" if args[0] == preset else f" PRESET is one of {', '.join(DISTILL)}."
     return preset, rest, f"{(DISTILL[preset].__doc__ or '').strip()}.{listed}"
-
-
-def _or_remove(run: Any, work: Any) -> Any:
-    """Do the work; where a user's error stops it before anything began, leave no run folder."""
-    import shutil
-
-    try:
-        return work()
-    except UserError:
-        if not run.resumed and not run.metrics():
-            shutil.rmtree(run.out)  # the next try must not ask for --resume
-        raise
 
 
 # --- generate ---
@@ -377,7 +365,7 @@ def _teach(args: list[str]) -> None:
     with Run.create(
         out, asdict(config), command=command, resume=options.resume, quiet=options.launch.quiet
     ) as run:
-        field_ = _or_remove(run, lambda: teach(config, options.launch, run))
+        field_ = teach(config, options.launch, run)
         sheet = run.plots / "scene.png"
         write_contact_sheet([field_], [config.prompt], sheet, size=96, samples=64)
     say(f"teacher   {out / 'model'}")

@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import time
@@ -154,6 +155,15 @@ class Run:
         path = self.plots / f"{name}.png"
         figure.savefig(path, dpi=150, bbox_inches="tight")
         return path
+
+    def discard_if_unbegun(self) -> None:
+        """Remove the folder of a run that an error stopped before anything was logged.
+
+        The next try need not ask for --resume then. A resumed run stays.
+        """
+        if not self.resumed and not self.metrics():
+            self.close()
+            shutil.rmtree(self.out)
 
     def close(self) -> None:
         """Close the run's files."""

@@ -287,3 +287,13 @@ def test_reader_that_goes_away_is_no_error() -> None:
         env={**os.environ, "CODE": code, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
     assert (ran.stdout, ran.stderr) == ("line\n", "")
+
+
+def test_a_run_that_never_began_leaves_nothing(tmp_path: Path) -> None:
+    with runs.Run.create(tmp_path / "unbegun", {}, command="test") as run:
+        run.discard_if_unbegun()
+    assert not (tmp_path / "unbegun").exists()
+    with runs.Run.create(tmp_path / "begun", {}, command="test", tensorboard=False) as run:
+        run.log(1, loss=2.0)
+        run.discard_if_unbegun()
+    assert (tmp_path / "begun" / "metrics.jsonl").is_file()

@@ -58,7 +58,8 @@ def test_every_row_of_a_table_comes_out_in_every_format(home: Path) -> None:
     np.testing.assert_array_equal(np.load("out.npy"), matrix)
     text = pd.read_csv("out.csv").filter(like="midi_").to_numpy()
     np.testing.assert_allclose(text, matrix, rtol=1e-5)
-    rows = list(csv.DictReader(Path("out.parquet.failures.csv").open()))
+    with open("out.parquet.failures.csv") as file:
+        rows = list(csv.DictReader(file))
     found = [(row["row"], row["id"], row["stage"], row["failed"]) for row in rows]
     assert found == [
         ("1", "m1", "parse", "yes"),
@@ -208,6 +209,11 @@ def test_an_imported_checkpoint_gives_features_and_no_samples(
     main([*again, "--data", "few2.smi"])
     main(["sample", "whole", "-n", "2", "--steps", "2", "--quiet"])
     assert count_rows(Path("molecules.sdf")) == 2
+
+
+def test_a_training_needs_a_preset_that_is_there(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "train needs a preset first" in failed("train", capsys=capsys)
+    assert "did you mean midi_cpu?" in failed("train", "midi_cp", capsys=capsys)
 
 
 def test_presets_are_listed(capsys: pytest.CaptureFixture[str]) -> None:

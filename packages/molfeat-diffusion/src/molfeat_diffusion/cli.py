@@ -315,7 +315,7 @@ def _import_midi(args: list[str]) -> None:
     model = import_midi(options.source, noise=schedules[options.schedule])
     if options.data:
         from molfeat_diffusion.datasets import load_molecules
-        from priors_shared.datasets import resolve_data_root
+        from priors_shared.datasets.base import resolve_data_root
 
         molecules, _ = load_molecules(
             options.data,

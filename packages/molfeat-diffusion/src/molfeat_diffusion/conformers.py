@@ -50,9 +50,8 @@ def parse(
             if rebuilt is None:
                 raise MoleculeError("parse", f"RDKit cannot read its own SMILES {_short(content)}")
             mol = rebuilt
-    atoms = mol.GetNumHeavyAtoms()
-    if max_atoms is not None and atoms > max_atoms:
-        raise MoleculeError("size", f"{atoms} heavy atoms, the limit is {max_atoms} atoms")
+    if max_atoms is not None and (atoms := _atoms(mol, vocabulary)) > max_atoms:
+        raise MoleculeError("size", f"{atoms} atoms, the limit is {max_atoms}")
     return Parsed(mol, content, note)
 
 
@@ -108,7 +107,7 @@ def _read(source: object) -> Chem.Mol:
         mol = Chem.MolFromSmiles(source.strip())
         if mol is None:
             raise MoleculeError("parse", f"RDKit cannot read the SMILES {_short(source)}")
-    elif source is None or source != source:
+    elif source is None or repr(source) in ("nan", "<NA>"):
         raise MoleculeError("parse", "no molecule in this row")
     else:
         raise MoleculeError(
@@ -117,6 +116,12 @@ def _read(source: object) -> Chem.Mol:
     if mol.GetNumAtoms() == 0:
         raise MoleculeError("parse", "the molecule has no atoms")
     return mol
+
+
+def _atoms(mol: Chem.Mol, vocabulary: Vocabulary) -> int:
+    if not vocabulary.hydrogens:
+        return mol.GetNumHeavyAtoms()
+    return mol.GetNumAtoms() + sum(atom.GetTotalNumHs() for atom in mol.GetAtoms())
 
 
 def _content(mol: Chem.Mol) -> str:

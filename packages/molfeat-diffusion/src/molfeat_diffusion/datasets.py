@@ -251,13 +251,30 @@ def _read_source(source: str, data_root: Path | None) -> list[Any]:
     raise UserError(f"{source}: give qm9, or a .npz, .sdf, .smi or .csv file")
 
 
+def sdf_records(path: Path) -> Iterator[str]:
+    """The records of an .sdf or .sdf.gz file as text.
+
+    Split here and not by RDKit, to whom a record that is too short takes the next one along.
+    """
+    record: list[str] = []
+    opened = gzip.open if path.suffix == ".gz" else open
+    with opened(path, "rt", encoding="utf-8", errors="replace") as file:
+        for line in file:
+            if line.startswith("$$$$"):
+                yield "".join(record)
+                record = []
+            else:
+                record.append(line)
+    if "".join(record).strip():
+        yield "".join(record)
+
+
 def read_sdf(path: Path) -> Iterator[Chem.Mol | None]:
-    """The records of an .sdf or .sdf.gz file; None for one that RDKit cannot read."""
-    with (
-        rdBase.BlockLogs(),
-        gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file,
-    ):
-        yield from Chem.ForwardSDMolSupplier(file, removeHs=False)
+    """The molecules of an .sdf or .sdf.gz file; None for a record that RDKit cannot read."""
+    for record in sdf_records(path):
+        with rdBase.BlockLogs():
+            mol = Chem.MolFromMolBlock(record, removeHs=False)
+        yield mol
 
 
 def open_text(path: Path) -> IO[str]:

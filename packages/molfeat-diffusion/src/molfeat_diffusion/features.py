@@ -168,6 +168,7 @@ class MiDiFeaturizer(TransformerMixin, BaseEstimator):
         X: Any,
         *,
         ids: Sequence[Any] | None = None,
+        first_row: int = 0,
         return_failures: bool = False,
         return_atoms: bool = False,
     ) -> Any:
@@ -177,6 +178,7 @@ class MiDiFeaturizer(TransformerMixin, BaseEstimator):
             X: SMILES and RDKit molecules in a sequence, array, Series or DataFrame (its column smiles, or its
                 only one), or the path of an .sdf file.
             ids: of the rows, for the failure table; None: their positions.
+            first_row: position of the first row in a larger input, for the failure table.
             return_failures: also return the list of `Failure`: rows that failed, and notes.
             return_atoms: instead of pooled rows, a list of (atoms, d) arrays; None where a row failed.
 
@@ -217,7 +219,11 @@ class MiDiFeaturizer(TransformerMixin, BaseEstimator):
                 else:
                     reason = "the network's features are not finite"
                     report += [Failure(i, names[i], "features", reason) for i in todo[key]]
+        report = [failure._replace(index=failure.index + first_row) for failure in report]
         report.sort(key=lambda failure: (failure.index, failure.failed))
+        assert {f.index - first_row for f in report if f.failed} == {
+            i for i, row in enumerate(rows) if row is None
+        }
         result = self._assembled(rows, report, return_atoms)
         return (result, report) if return_failures else result
 
@@ -350,7 +356,6 @@ class MiDiFeaturizer(TransformerMixin, BaseEstimator):
 
     def _assembled(self, rows: list[Any], report: list[Failure], return_atoms: bool) -> Any:
         failed = [failure for failure in report if failure.failed]
-        assert {f.index for f in failed} == {i for i, row in enumerate(rows) if row is None}
         if failed and self.errors == "raise":
             first = failed[0]
             more = f" ({len(failed)} rows fail in all)" if len(failed) > 1 else ""

@@ -100,7 +100,12 @@ def featurize_file(
             shard = parts / f"{start:012d}"
             record = _finished(shard, key, start, rows)
             if record is None:
-                record = _run(featurizer, rows, start, shard, key)
+                try:
+                    record = _run(featurizer, rows, start, shard, key)
+                except UserError:
+                    if start == 0:
+                        shutil.rmtree(parts)  # nothing to go on from
+                    raise
             failures += [Failure(*failure) for failure in record["report"]]
             for row in rows:
                 before = len(seen)
@@ -130,13 +135,13 @@ def _run(
 ) -> dict[str, Any]:
     ids = [row.id for row in rows]
     features, report = featurizer.transform(
-        [row.molecule for row in rows], ids=ids, return_failures=True
+        [row.molecule for row in rows], ids=ids, first_row=start, return_failures=True
     )
     numbers = list(range(start, start + len(rows)))
     if featurizer.errors == "skip":
         gone = {failure.index for failure in report if failure.failed}
-        numbers = [n for n in numbers if n - start not in gone]
-        ids = [name for i, name in enumerate(ids) if i not in gone]
+        ids = [name for n, name in zip(numbers, ids, strict=True) if n not in gone]
+        numbers = [n for n in numbers if n not in gone]
     names = featurizer.get_feature_names_out().tolist()
     table = feature_table(numbers, ids, np.asarray(features), names)
     sink = io.BytesIO()
@@ -154,7 +159,7 @@ def _run(
         "rows": len(rows),
         "content": _rows_digest(rows),
         "digest": hashlib.sha256(content).hexdigest(),
-        "report": [(f.index + start, *f[1:]) for f in report],
+        "report": report,
     }
     write_atomically(shard.with_suffix(".json"), json.dumps(record))
     return record

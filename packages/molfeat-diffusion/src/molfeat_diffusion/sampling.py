@@ -54,6 +54,7 @@ def write_sdf(path: Path, molecules: Sequence[Chem.Mol]) -> None:
         for index, mol in enumerate(molecules):
             named = Chem.Mol(mol)
             named.UpdatePropertyCache(strict=False)
+            Chem.FastFindRings(named)
             named.SetProp("_Name", f"sample-{index}")
             writer.write(named)
     pending.replace(path)

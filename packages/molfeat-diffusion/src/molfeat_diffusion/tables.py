@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from molfeat_diffusion.datasets import SMILES_COLUMNS, open_text, read_sdf
+from molfeat_diffusion.datasets import SMILES_COLUMNS, open_text, read_sdf, sdf_records
 from priors_shared.errors import UserError
 
 INPUTS = (".csv", ".smi", ".sdf", ".parquet")
@@ -91,15 +91,7 @@ def count_rows(path: Path, **columns: str | None) -> int:
     """How many rows `read_rows` will give, without reading an .sdf's molecules."""
     if input_kind(path) != ".sdf":
         return sum(1 for _ in read_rows(path, **columns))
-    opened = gzip.open(path) if path.suffix == ".gz" else open(path, "rb")  # noqa: SIM115
-    ends, after = 0, False
-    with opened as file:
-        for line in file:
-            if line.startswith(b"$$$$"):
-                ends, after = ends + 1, False
-            else:
-                after = after or bool(line.strip())
-    return ends + after  # the last record may lack its end
+    return sum(1 for _ in sdf_records(path))
 
 
 def chunks(rows: Iterator[Row], size: int) -> Iterator[list[Row]]:
@@ -147,8 +139,8 @@ def _columns(
             near = difflib.get_close_matches(name, header, 1)
             hint = f"; did you mean {near[0]}?" if near else ""
             raise UserError(
-                f"{path}: no column {name!r}{hint} Its columns: {', '.join(header) or 'none'} "
-                f"(choose by {option})"
+                f"{path}: no column {name!r} (its columns: {', '.join(header) or 'none'}){hint} "
+                f"Choose one by {option}"
             )
     return header.index(smiles), None if identity is None else header.index(identity)
 

@@ -18,9 +18,9 @@ from molfeat_diffusion.checkpoint import save_model
 from molfeat_diffusion.config import LaunchConfig, LossConfig, TrainConfig
 from molfeat_diffusion.datasets import MoleculeSet, load_molecules, load_packed, split
 from molfeat_diffusion.diffusion import LossTerms, MiDi
-from molfeat_diffusion.molecules import VOCABULARIES, collate
+from molfeat_diffusion.molecules import VOCABULARIES, DenseMolecules, collate
 from priors_shared.checkpoints import has_training_state, load_training_state, save_training_state
-from priors_shared.datasets import resolve_data_root
+from priors_shared.datasets.base import resolve_data_root
 from priors_shared.devices import launch, set_threads
 from priors_shared.episodes import generator_for
 from priors_shared.errors import UserError
@@ -39,8 +39,9 @@ class Objective(nn.Module):
         self.model = model
         self.weights = weights
 
-    def forward(self, *batch_and_step: Any) -> tuple[Tensor, LossTerms]:
-        batch, generator = batch_and_step
+    def forward(
+        self, batch: DenseMolecules, generator: torch.Generator
+    ) -> tuple[Tensor, LossTerms]:
         terms = self.model.loss(batch, generator)
         return terms.total(self.weights), terms
 
@@ -83,7 +84,9 @@ def train(config: TrainConfig, where: LaunchConfig, run: Run) -> MiDi:
             optimizer.zero_grad()
             fabric.backward(loss)
             if config.clip_norm is not None:
-                fabric.clip_gradients(objective, optimizer, max_norm=config.clip_norm)
+                fabric.clip_gradients(
+                    objective, optimizer, max_norm=config.clip_norm, error_if_nonfinite=False
+                )
             optimizer.step()
             if average is not None:
                 average.update_parameters(model)

@@ -83,7 +83,7 @@ _INERT = (
     "omegaconf.nodes.AnyNode",
     "omegaconf.nodes.StringNode",
 )
-_ALLOWED = [
+_ALLOWED: list[Any] = [
     *((type(name.rpartition(".")[2], (_Inert,), {}), name) for name in _INERT),
     # Containers and a type that omegaconf's metadata name; harmless as they are.
     *((kind, f"{kind.__module__}.{kind.__name__}") for kind in (int, list, dict, defaultdict)),
@@ -127,7 +127,7 @@ def _read_checkpoint(path: Path) -> Any:
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     try:
-        with torch.serialization.safe_globals(_ALLOWED), warnings.catch_warnings():  # type: ignore[arg-type]
+        with torch.serialization.safe_globals(_ALLOWED), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:

@@ -206,7 +206,7 @@ def load_molecules(
     if max_molecules is not None:
         total = len(graphs) + len(items)
         chosen = np.random.default_rng(seed).permutation(total)[:max_molecules]
-        graphs = [graphs[i] for i in sorted(chosen) if i < len(graphs)] or []
+        graphs = [graphs[i] for i in sorted(chosen) if i < len(graphs)]
         offset = total - len(items)
         items = [items[i - offset] for i in sorted(chosen) if i >= offset]
     left_out: Counter[str] = Counter()
@@ -257,7 +257,7 @@ def sdf_records(path: Path) -> Iterator[str]:
     Split here and not by RDKit, to whom a record that is too short takes the next one along.
     """
     record: list[str] = []
-    opened = gzip.open if path.suffix == ".gz" else open
+    opened: Any = gzip.open if path.suffix == ".gz" else open
     with opened(path, "rt", encoding="utf-8", errors="replace") as file:
         for line in file:
             if line.startswith("$$$$"):

@@ -7,7 +7,7 @@ cannot), and the whole molecule must be valid. The molecules are left unchanged.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -138,10 +138,10 @@ def bond_orders(mol: Chem.Mol, variant: Variant = "fixed") -> list[float]:
 
 
 def _valencies(mol: Chem.Mol) -> Iterable[tuple[str, float]]:
-    sums: Counter[int] = Counter()
+    sums: defaultdict[int, float] = defaultdict(float)
     for bond, order in zip(mol.GetBonds(), bond_orders(mol), strict=True):
         for index in (bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()):
-            sums[index] += order  # type: ignore[assignment]
+            sums[index] += order
     return [(atom.GetSymbol(), sums[atom.GetIdx()]) for atom in mol.GetAtoms()]
 
 

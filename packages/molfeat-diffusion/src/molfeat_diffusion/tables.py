@@ -182,7 +182,7 @@ def write_features(path: Path, tables: Iterator[pa.Table], total: int) -> None:
         width = len(first.column_names) - 2
         with open(pending, "wb") as file:
             # np.save of what never is in memory at once.
-            shape = {"descr": "<f4", "fortran_order": False, "shape": (total, width)}
+            shape: Any = {"descr": "<f4", "fortran_order": False, "shape": (total, width)}
             np.lib.format.write_array_header_1_0(file, shape)
             for table in parts:
                 matrix = np.stack([c.to_numpy() for c in table.columns[2:]], axis=1)

@@ -133,11 +133,15 @@ def _read_checkpoint(path: Path) -> Any:
     except pickle.UnpicklingError as error:
         named = re.search(r"GLOBAL ([\w.]+)", str(error))
         what = (
-            f"names {named.group(1)}, which is not on the allow-list" if named else "is unreadable"
+            f"names {named.group(1)}, which is not on the allow-list"
+            if named
+            else "is unreadable or truncated"
         )
         raise UserError(f"{path}: {what}; it was not loaded, and nothing of it was run") from None
-    except (RuntimeError, EOFError, KeyError) as error:
-        raise UserError(f"{path}: not a torch checkpoint, or truncated ({error})") from None
+    except Exception as error:  # torch fails in many ways on what is no checkpoint
+        raise UserError(
+            f"{path}: not a torch checkpoint, or truncated ({type(error).__name__})"
+        ) from None
 
 
 def _shape(path: Path, weights: Mapping[str, Tensor], name: str) -> torch.Size:

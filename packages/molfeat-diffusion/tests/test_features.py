@@ -171,7 +171,6 @@ def test_the_cache_gives_the_same_and_knows_its_options(
         ({"layer": 3}, r"layer 3: must be in 1 \.\. 2"),
         ({"timestep": 21}, r"timestep 21: must be in 0 \.\. 20"),
         ({"n_samples": 0}, "n_samples 0"),
-        ({"pooling": "median"}, "pooling 'median'"),
     ],
 )
 def test_wrong_options_are_named(model: MiDi, options: dict[str, object], message: str) -> None:

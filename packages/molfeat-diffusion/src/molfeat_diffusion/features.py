@@ -307,7 +307,6 @@ class MiDiFeaturizer(TransformerMixin, BaseEstimator):
         )
         return Parallel(n_jobs=self.n_jobs, return_as="generator")(work)
 
-    @torch.inference_mode()
     def _features(
         self, ready: dict[str, Prepared], model: MiDi
     ) -> Iterator[tuple[str, np.ndarray]]:
@@ -323,8 +322,9 @@ class MiDiFeaturizer(TransformerMixin, BaseEstimator):
                     randomness = self._randomness(molecules, clean.mask.shape[1], sample)
                     noisy = model.corrupt(clean, t, randomness)
                 inputs = model.network_input(noisy, t)
-                features = model.denoiser.features(*inputs, layer=self._depth(model))
-                total = total + features.atoms.double()
+                with torch.inference_mode():  # not around a generator, which would leak it
+                    features = model.denoiser.features(*inputs, layer=self._depth(model))
+                    total = total + features.atoms.double()
             values = (total / self.n_samples).cpu().numpy()
             for row, (key, molecule) in enumerate(zip(keys, molecules, strict=True)):
                 yield key, values[row, : molecule.graph.num_nodes].astype(np.float32)

@@ -351,6 +351,6 @@ class _Qm9Molecule:
 
 def split(molecules: MoleculeSet, share: float, seed: int) -> tuple[MoleculeSet, MoleculeSet]:
     """Training and validation molecules, drawn by the seed; at least one of each."""
-    order = np.random.default_rng(seed).permutation(len(molecules))
+    order = np.random.default_rng(seed).permutation(len(molecules)).tolist()
     held_out = min(max(1, round(share * len(molecules))), len(molecules) - 1)
     return molecules.subset(sorted(order[held_out:])), molecules.subset(sorted(order[:held_out]))

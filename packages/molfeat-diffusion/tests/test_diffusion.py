@@ -214,16 +214,18 @@ def test_one_molecule_is_memorised(small: ModelConfig, molecules: Molecules) -> 
     model = MiDi(replace(small, network=network), marginals=Marginals.uniform(5, 3)).double()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     generator = torch.Generator().manual_seed(0)
-    losses = []
+    noisy = model.corrupt(clean, torch.tensor([2]), Randomness.draw(1, 5, generator))
+
+    def wrong() -> int:
+        with torch.no_grad():
+            found = model.predict(noisy, torch.tensor([2]))
+        bonds = found.bonds.argmax(-1) * clean.pair_mask != clean.bonds
+        return int((found.atoms.argmax(-1) != clean.atoms).sum() + bonds.sum())
+
+    assert wrong() > 0
     for _ in range(80):
         loss = model.loss(copies, generator).total(LossConfig())
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        losses.append(loss.item())
-    with torch.no_grad():
-        noisy = model.corrupt(clean, torch.tensor([2]), Randomness.draw(1, 5, generator))
-        found = model.predict(noisy, torch.tensor([2]))
-    assert torch.equal(found.atoms.argmax(-1), clean.atoms)
-    assert torch.equal(found.bonds.argmax(-1) * clean.pair_mask, clean.bonds)
-    assert sum(losses[-10:]) < 0.5 * sum(losses[:10])
+    assert wrong() == 0

@@ -8,8 +8,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from io import TextIOWrapper
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -277,10 +278,12 @@ def read_sdf(path: Path) -> Iterator[Chem.Mol | None]:
         yield mol
 
 
-def open_text(path: Path) -> IO[str]:
+def open_text(path: Path) -> TextIOWrapper:
     """A text file in UTF-8, gzipped if its name ends in .gz."""
     if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8", newline="")
+        opened = gzip.open(path, "rt", encoding="utf-8", newline="")
+        assert isinstance(opened, TextIOWrapper)
+        return opened
     return open(path, encoding="utf-8", newline="")
 
 

@@ -225,14 +225,7 @@ class MiDi(nn.Module):
         Raises:
             UserError: the marginals are not known, or `steps` is not in 1 .. T.
         """
-        if not self.knows_marginals:
-            raise UserError(
-                "this checkpoint holds no marginals, and sampling starts from them: import it again with "
-                "molfeat-diffusion import-midi ... --data, or train a model"
-            )
-        steps = self.timesteps if steps is None else steps
-        if not 1 <= steps <= self.timesteps:
-            raise UserError(f"--steps {steps}: must be in 1 .. {self.timesteps}")
+        steps = self.check_sampling(steps)
         device = self.device
         mask = (torch.arange(int(sizes.max()))[None] < sizes[:, None]).to(device)
         shape = (len(sizes), mask.shape[1])
@@ -255,6 +248,22 @@ class MiDi(nn.Module):
             z = self.reverse_step(z, self.predict(z, t), s, t, randomness)
             each()
         return z
+
+    def check_sampling(self, steps: int | None) -> int:
+        """The number of reverse steps, where sampling is possible.
+
+        Raises:
+            UserError: the marginals are not known, or `steps` is not in 1 .. T.
+        """
+        if not self.knows_marginals:
+            raise UserError(
+                "this checkpoint holds no marginals, and sampling starts from them: import it again with "
+                "molfeat-diffusion import-midi ... --data, or train a model"
+            )
+        steps = self.timesteps if steps is None else steps
+        if not 1 <= steps <= self.timesteps:
+            raise UserError(f"--steps {steps}: must be in 1 .. {self.timesteps}")
+        return steps
 
     def draw_sizes(self, count: int, generator: torch.Generator) -> Int[Tensor, " batch"]:
         """Numbers of atoms, as frequent as in the training data.

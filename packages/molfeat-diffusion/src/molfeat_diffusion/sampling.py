@@ -31,12 +31,13 @@ def sample_molecules(
     Raises:
         UserError: the model knows no marginals or, without `atoms`, no sizes.
     """
+    each = model.check_sampling(steps)
     generator = generator_for(seed, 0)
     sizes = model.draw_sizes(count, generator) if atoms is None else torch.full((count,), atoms)
     # Molecules of much the same size together: little is padded.
     sizes, order = sizes.sort()
     found: list[Chem.Mol] = []
-    total = (steps or model.timesteps) * len(range(0, count, batch))
+    total = each * len(range(0, count, batch))
     with Progress(total, "sample", quiet=quiet) as progress:
         for number, some in enumerate(sizes.split(batch)):
             dense = model.sample(

@@ -9,6 +9,8 @@ from functools import cache
 from pathlib import Path
 
 GRAMMAR = {"train", "eval", "export", "reproduce", "presets"}
+# molfeat-diffusion has no results to reproduce yet; its export is `sample` and `featurize`.
+WITHOUT = {"molfeat-diffusion": {"eval", "export", "reproduce"}}
 # Width: an option's name is never broken over two lines.
 PLAIN = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"}
 
@@ -48,7 +50,7 @@ def documented_commands(root: Path, scripts: dict[str, str]) -> set[str]:
 
 def test_each_package_has_the_common_verbs(scripts: dict[str, str]) -> None:
     for script in scripts.keys() - {"reproduce"}:  # that one is the repository's own
-        assert set(re.findall(r"[\w-]+", read_help(script))) >= GRAMMAR
+        assert set(re.findall(r"[\w-]+", read_help(script))) >= GRAMMAR - WITHOUT.get(script, set())
 
 
 def test_help_answers_without_torch(script: str) -> None:
@@ -57,7 +59,7 @@ def test_help_answers_without_torch(script: str) -> None:
         f"(script,) = entry_points(group='console_scripts', name={script!r})\n"
         f"sys.argv = [{script!r}, '--help']\n"
         "try:\n    script.load()()\nexcept SystemExit:\n    pass\n"
-        "loaded = {'torch', 'matplotlib', 'scipy', 'lightning_fabric'} & set(sys.modules)\n"
+        "loaded = {'torch', 'matplotlib', 'scipy', 'lightning_fabric', 'rdkit', 'pandas'} & set(sys.modules)\n"
         "sys.exit(f'--help imported {sorted(loaded)}' if loaded else 0)"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=PLAIN)

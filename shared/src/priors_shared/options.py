@@ -153,6 +153,25 @@ def run_experiments(
     say(f"written  {options.out}")
 
 
+def preset_and_rest(
+    verb: str, args: list[str], presets: Mapping[str, Callable[[], Any]]
+) -> tuple[str, list[str], str]:
+    """The preset that a command begins with, what is left to parse, and what the help says of it.
+
+    presets: functions by name; a docstring is a line of help.
+    """
+    if args and not args[0].startswith("-"):
+        preset, rest = args[0], args[1:]
+    elif {"-h", "--help"} & set(args):
+        preset, rest = next(iter(presets)), list(args)
+    else:
+        raise UserError(f"{verb} needs a preset first: choose {', '.join(presets)}")
+    if preset not in presets:
+        raise UserError(unknown("preset", preset, list(presets)))
+    listed = "" if args[0] == preset else f" PRESET is one of {', '.join(presets)}."
+    return preset, rest, f"{(presets[preset].__doc__ or '').strip()}.{listed}"
+
+
 def unknown(what: str, name: str, known: Sequence[str]) -> str:
     """The message about a name that is not known, with the nearest one that is."""
     near = difflib.get_close_matches(name, known, 1)

@@ -27,11 +27,11 @@ from priors_shared.options import (
     described,
     note,
     parse_options,
+    preset_and_rest,
     run_experiments,
     run_program,
     say,
     subclass,
-    unknown,
 )
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def _distill(args: list[str]) -> None:
 
 
 def _distill_options(verb: str, args: list[str], base: type[Any]) -> tuple[str, DistillConfig, Any]:
-    preset, rest, help_text = _preset_and_rest(verb, args)
+    preset, rest, help_text = preset_and_rest(verb, args, DISTILL)
     default = DISTILL[preset]()
     field = subclass(FieldConfig)
     model = subclass(ModelConfig, field=Annotated[field, arg(name="")])
@@ -151,20 +151,6 @@ def _run_distillation(
     say(f"model     {out / 'model'}: {metrics[-1]['psnr']:.1f} dB on training rays")
     say(f"scenes    {sheet}")
     say(f"next      {PROGRAM} generate {shlex.quote(model.prompts[0])} --model {out}")
-
-
-def _preset_and_rest(verb: str, args: list[str]) -> tuple[str, list[str], str]:
-    """The preset, what is left to parse, and what the help says of it."""
-    if args and not args[0].startswith("-"):
-        preset, rest = args[0], args[1:]
-    elif {"-h", "--help"} & set(args):
-        preset, rest = next(iter(DISTILL)), list(args)
-    else:
-        raise UserError(f"{verb} needs a preset first: choose {', '.join(DISTILL)}")
-    if preset not in DISTILL:
-        raise UserError(unknown("preset", preset, list(DISTILL)))
-    listed = "" if args[0] == preset else f" PRESET is one of {', '.join(DISTILL)}."
-    return preset, rest, f"{(DISTILL[preset].__doc__ or '').strip()}.{listed}"
 
 
 # --- generate ---

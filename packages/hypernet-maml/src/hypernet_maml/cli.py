@@ -28,11 +28,11 @@ from priors_shared.options import (
     described,
     note,
     parse_options,
+    preset_and_rest,
     run_experiments,
     run_program,
     say,
     subclass,
-    unknown,
 )
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class _RunOptions:
 
 def _train(args: list[str], verb: str = "train") -> None:
     """Image classification, and the pre-training of meta-learning: one loop."""
-    preset, rest, help_text = _preset_and_rest(verb, args, TRAIN)
+    preset, rest, help_text = preset_and_rest(verb, args, TRAIN)
     default = TRAIN[preset]()
     # --width, not --network.width: the network's options stand beside the training's.
     training = subclass(TrainConfig, network=Annotated[type(default.network), arg(name="")])
@@ -113,21 +113,6 @@ def _check_network(config: Any) -> None:
         raise UserError(f"these options make no network: {error}") from None
 
 
-def _preset_and_rest(verb: str, args: list[str], presets: Any) -> tuple[str, list[str], str]:
-    """The preset, what is left to parse, and what the help says of it."""
-    first = next(iter(presets))
-    if args and not args[0].startswith("-"):
-        preset, rest = args[0], args[1:]
-    elif {"-h", "--help"} & set(args):
-        preset, rest = first, list(args)
-    else:
-        raise UserError(f"{verb} needs a preset first: choose {', '.join(presets)}")
-    if preset not in presets:
-        raise UserError(unknown("preset", preset, list(presets)))
-    listed = "" if args[0] == preset else f" PRESET is one of {', '.join(presets)}."
-    return preset, rest, f"{(presets[preset].__doc__ or '').strip()}.{listed}"
-
-
 # --- metatrain ---
 
 
@@ -144,7 +129,7 @@ class _MetaOptions(_RunOptions):
 
 
 def _metatrain(args: list[str]) -> None:
-    preset, rest, help_text = _preset_and_rest("metatrain", args, META)
+    preset, rest, help_text = preset_and_rest("metatrain", args, META)
     default = META[preset]()
     hidden = Annotated[InnerLoop, tyro.conf.Suppress]
     meta = subclass(MetaConfig, inner=(hidden, default.inner))
@@ -200,7 +185,7 @@ class _DomainOptions(_RunOptions):
 
 
 def _domain(args: list[str]) -> None:
-    preset, rest, help_text = _preset_and_rest("domain", args, DOMAIN)
+    preset, rest, help_text = preset_and_rest("domain", args, DOMAIN)
     default = DOMAIN[preset]()
     domain = subclass(DomainConfig, network=Annotated[type(default.network), arg(name="")])
     options_type = subclass(

@@ -1,6 +1,23 @@
 """Geometry-aware molecular features from a diffusion model of molecules.
 
-Planned: nothing is here yet but the version.
+The names below are loaded when they are first asked for: importing this package does not import torch.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from molfeat_diffusion.checkpoint import load_model
+    from molfeat_diffusion.diffusion import MiDi
+    from molfeat_diffusion.features import MiDiFeaturizer
+
 __version__ = "0.1.0"
+__all__ = ["MiDi", "MiDiFeaturizer", "__version__", "load_model"]
+
+_MODULE_OF = {"MiDi": "diffusion", "MiDiFeaturizer": "features", "load_model": "checkpoint"}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)

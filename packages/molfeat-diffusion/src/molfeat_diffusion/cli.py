@@ -1,0 +1,359 @@
+"""The console script `molfeat-diffusion`. Torch is imported when a command needs it, never for help."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shlex
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from tyro.conf import Positional, arg
+
+from molfeat_diffusion import __version__
+from molfeat_diffusion.config import (
+    UNIFORM,
+    LaunchConfig,
+    LossConfig,
+    ModelConfig,
+    NetworkConfig,
+    NoiseConfig,
+    TrainConfig,
+)
+from molfeat_diffusion.presets import TRAIN
+from priors_shared.errors import UserError
+from priors_shared.options import (
+    Verbs,
+    described,
+    note,
+    parse_options,
+    preset_and_rest,
+    run_program,
+    say,
+    subclass,
+)
+
+PROGRAM = "molfeat-diffusion"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the console script; a user's error is one line on stderr and exit code 2."""
+    what = "Geometry-aware molecular features from a diffusion model of molecules."
+    run_program(PROGRAM, __version__, what, VERBS, argv)
+
+
+# --- featurize ---
+
+
+@dataclass(frozen=True, kw_only=True)
+class _FeaturizeOptions:
+    source: Annotated[Positional[Path], arg(metavar="FILE")]
+    """molecules: .csv, .smi, .sdf (each also .gz) or .parquet"""
+    checkpoint: Annotated[str, arg(metavar="CHECKPOINT")]
+    """run folder, checkpoint folder or Hugging Face Hub id of a diffusion model"""
+    out: Annotated[Path, arg(aliases=["-o"], metavar="FILE")]
+    """features: .parquet, .csv (columns row, id, midi_0, ...) or .npy; failed rows are listed in
+    FILE.failures.csv"""
+    smiles_column: Annotated[str | None, described("NAME", "(default: smiles)")] = None
+    """of a csv or parquet"""
+    id_column: Annotated[str | None, described("NAME", "(default: the row's number)")] = None
+    """of a csv or parquet"""
+    layer: Annotated[int | None, described("INT", "(default: the middle one)")] = None
+    """features are what leaves this layer"""
+    timestep: int = 50
+    """noise level: 0 (none) .. the model's T"""
+    samples: int = 1
+    """average over as many draws of the noise"""
+    pooling: Literal["mean", "sum", "max"] = "mean"
+    """over a molecule's atoms"""
+    seed: int = 0
+    """of noise and conformers"""
+    errors: Literal["nan", "skip", "raise"] = "nan"
+    """a molecule that fails: a row of NaN, no row, or stop"""
+    max_atoms: int = 200
+    """larger molecules fail"""
+    fragment: Literal["largest", "all"] = "largest"
+    """of salts"""
+    timeout: int = 30
+    """seconds for one conformer"""
+    jobs: int = 1
+    """processes that make conformers"""
+    device: str = "cpu"
+    """where the network runs: cpu, cuda, mps"""
+    cache: Annotated[Path | None, described("FILE", "")] = None
+    """keeps features between runs"""
+    shard_rows: int = 512
+    """rows that are done, and stored, at a time"""
+    resume: bool = False
+    """go on where a killed run stood"""
+    threads: Annotated[int | None, described("INT", "")] = None
+    """CPU threads of the network"""
+    quiet: bool = False
+    """no progress on stderr"""
+
+
+def _featurize(args: list[str]) -> None:
+    about = (
+        "Features of every molecule of a file, by a diffusion model; every row is accounted for."
+    )
+    options = parse_options(_FeaturizeOptions, f"{PROGRAM} featurize", args, description=about)
+
+    from molfeat_diffusion.features import MiDiFeaturizer
+    from molfeat_diffusion.featurize import featurize_file
+    from priors_shared.devices import set_threads
+
+    set_threads(options.threads)
+    featurizer = MiDiFeaturizer(
+        options.checkpoint,
+        layer=options.layer,
+        timestep=options.timestep,
+        seed=options.seed,
+        n_samples=options.samples,
+        pooling=options.pooling,
+        errors=options.errors,
+        max_atoms=options.max_atoms,
+        fragment=options.fragment,
+        timeout=options.timeout,
+        n_jobs=options.jobs,
+        device=options.device,
+        cache=options.cache,
+    )
+    summary = featurize_file(
+        featurizer,
+        options.source,
+        options.out,
+        smiles_column=options.smiles_column,
+        id_column=options.id_column,
+        shard_rows=options.shard_rows,
+        resume=options.resume,
+        quiet=options.quiet,
+    )
+    if summary.duplicates:
+        note(f"{summary.duplicates} rows have the id of an earlier row; all were kept, in order")
+    say(f"features  {options.out}: {summary.rows - summary.failed} of {summary.rows} rows")
+    say(f"failures  {summary.report}: {summary.failed} rows failed, {summary.notes} noted")
+
+
+# --- train ---
+
+
+@dataclass(frozen=True, kw_only=True)
+class _RunOptions:
+    out: Annotated[Path | None, described("DIR", "(default: runs/PRESET/SEED)")] = None
+    """run folder"""
+    resume: bool = False
+    """go on with the run in the folder, or begin it where there is none"""
+
+
+def _train(args: list[str]) -> None:
+    preset, rest, help_text = preset_and_rest("train", args, TRAIN)
+    default = TRAIN[preset]()
+    # --layers, not --model.network.layers.
+    flat = arg(name="")
+    model = subclass(
+        ModelConfig,
+        network=Annotated[NetworkConfig, flat],
+        noise=Annotated[NoiseConfig, flat],
+    )
+    training = subclass(TrainConfig, model=Annotated[model, flat], loss=Annotated[LossConfig, flat])
+    options_type = subclass(
+        _RunOptions, training=Annotated[training, flat], launch=Annotated[LaunchConfig, flat]
+    )
+    begun = training(**vars(default) | {"model": model(**vars(default.model))})
+    options: Any = parse_options(
+        options_type,
+        f"{PROGRAM} train PRESET",
+        rest,
+        default=options_type(training=begun, launch=LaunchConfig()),
+        description=help_text,
+    )
+    fields = vars(options.training)
+    config = TrainConfig(**fields | {"model": ModelConfig(**vars(fields["model"]))})
+    out = options.out or Path("runs") / preset / str(config.seed)
+
+    from molfeat_diffusion.plots import training_figure
+    from molfeat_diffusion.training import train
+    from priors_shared.runs import Run
+
+    command = shlex.join([PROGRAM, "train", *args])
+    with Run.create(
+        out, asdict(config), command=command, resume=options.resume, quiet=options.launch.quiet
+    ) as run:
+        train(config, options.launch, run)
+        metrics = run.metrics()
+        figure: Any = training_figure(metrics, title=preset)
+        plot = run.save_figure("training", figure)
+    say(f"model     {out / 'model'}: validation loss {metrics[-1]['val_loss']:.4g}")
+    say(f"plot      {plot}")
+    say(f"left out  {out / 'left_out.tsv'}")
+    say(f"next      {PROGRAM} sample {out} or {PROGRAM} featurize FILE --checkpoint {out}")
+
+
+# --- sample ---
+
+
+@dataclass(frozen=True, kw_only=True)
+class _SampleOptions:
+    checkpoint: Annotated[Positional[str], arg(metavar="CHECKPOINT")]
+    """run folder, checkpoint folder or Hugging Face Hub id of a diffusion model"""
+    out: Annotated[Path, arg(aliases=["-o"], metavar="FILE.sdf")] = Path("molecules.sdf")
+    """the molecules, valid or not; metrics go to FILE.json"""
+    count: Annotated[int, arg(aliases=["-n"])] = 100
+    """molecules"""
+    steps: Annotated[int | None, described("INT", "(default: the model's T)")] = None
+    """reverse steps; fewer are faster, each spans several of the T"""
+    atoms: Annotated[int | None, described("INT", "(default: as the training data)")] = None
+    """atoms of every molecule"""
+    reference: Annotated[Path | None, described("FILE.sdf", "")] = None
+    """training molecules: also measure novelty and distances of distributions"""
+    metrics: Literal["fixed", "midi"] = "fixed"
+    """midi: as MiDi's code counts (an aromatic bond as 1, the largest fragment valid)"""
+    batch: int = 50
+    """molecules at a time"""
+    seed: int = 0
+    """of all draws"""
+    device: str = "cpu"
+    """where the network runs: cpu, cuda, mps"""
+    threads: Annotated[int | None, described("INT", "")] = None
+    """CPU threads"""
+    quiet: bool = False
+    """no progress on stderr"""
+
+
+def _sample(args: list[str]) -> None:
+    about = "Draw molecules from a diffusion model, and measure how good they are."
+    options = parse_options(_SampleOptions, f"{PROGRAM} sample", args, description=about)
+    for name in ("count", "batch", "atoms"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise UserError(f"--{name} {value}: must be 1 or more")
+    if not options.out.parent.is_dir():
+        raise UserError(f"{options.out}: the folder {options.out.parent} does not exist")
+
+    from molfeat_diffusion.checkpoint import load_model
+    from molfeat_diffusion.sampling import read_reference, sample_molecules, write_sdf
+    from priors_shared.devices import hardware, set_threads
+    from priors_shared.runs import write_atomically
+
+    set_threads(options.threads)
+    model, record = load_model(options.checkpoint)
+    reference = None if options.reference is None else read_reference(options.reference)
+    molecules = sample_molecules(
+        model.to(options.device),
+        options.count,
+        steps=options.steps,
+        atoms=options.atoms,
+        batch=options.batch,
+        seed=options.seed,
+        quiet=options.quiet,
+    )
+
+    from molfeat_diffusion.metrics import sampling_metrics
+
+    found = sampling_metrics(
+        molecules,
+        hydrogens=model.vocabulary.hydrogens,
+        reference=reference,
+        variant=options.metrics,
+    )
+    write_sdf(options.out, molecules)
+    result = {
+        "metrics": found,
+        "variant": options.metrics,
+        "checkpoint": options.checkpoint,
+        "digest": record["digest"],
+        "molecules": options.count,
+        "steps": options.steps or model.timesteps,
+        "seed": options.seed,
+        "hardware": hardware(),
+        "command": shlex.join([PROGRAM, "sample", *args]),
+    }
+    path = options.out.with_name(f"{options.out.name}.json")
+    write_atomically(path, json.dumps(result, indent=2) + "\n")
+    for name, value in found.items():
+        say(f"{name:<16}{value:.4g}" if name.startswith("w1") else f"{name:<16}{100 * value:.1f} %")
+    say(f"molecules       {options.out}")
+    say(f"metrics         {path}")
+
+
+# --- import-midi ---
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ImportOptions:
+    source: Annotated[Positional[Path], arg(metavar="FILE.ckpt")]
+    """a Lightning checkpoint of the public MiDi code"""
+    out: Annotated[Path, arg(aliases=["-o"], metavar="DIR")]
+    """folder for the checkpoint"""
+    schedule: Annotated[
+        Literal["adaptive", "uniform"] | None, described("{adaptive,uniform}", "(default: its own)")
+    ] = None
+    """noise schedule, where the file does not say which"""
+    data: Annotated[tuple[str, ...], arg(metavar="[SOURCE ...]")] = ()
+    """its training molecules (as train --data): for marginals and sizes, which the file lacks and sampling
+    needs; features need neither"""
+    data_root: Annotated[str | None, described("DIR", "(default: PRIORS_DATA)")] = None
+    """folder with the datasets"""
+    jobs: int = 1
+    """processes that make conformers"""
+
+
+def _import_midi(args: list[str]) -> None:
+    about = "Import a published MiDi checkpoint, without running any of its code."
+    options = parse_options(_ImportOptions, f"{PROGRAM} import-midi", args, description=about)
+    if options.out.exists() and any(options.out.iterdir()):
+        raise UserError(f"{options.out} is not empty: use another --out")
+
+    from molfeat_diffusion.checkpoint import import_midi, save_model
+
+    schedules = {None: None, "adaptive": NoiseConfig(), "uniform": UNIFORM}
+    model = import_midi(options.source, noise=schedules[options.schedule])
+    if options.data:
+        from molfeat_diffusion.datasets import load_molecules
+        from priors_shared.datasets.base import resolve_data_root
+
+        molecules, _ = load_molecules(
+            options.data,
+            model.vocabulary,
+            data_root=resolve_data_root(options.data_root),
+            max_atoms=10_000,
+            jobs=options.jobs,
+        )
+        model.marginals, model.knows_marginals = molecules.marginals(), True
+        model.sizes = molecules.size_histogram()
+    save_model(options.out, model, imported=options.source.name)
+    parameters = sum(p.numel() for p in model.parameters())
+    say(f"model     {options.out}: {parameters:,} parameters, vocabulary {model.vocabulary.name}")
+    say(f"schedule  {dataclasses.asdict(model.config.noise)}")
+    if not options.data:
+        note(
+            "no marginals: it gives features (their noise draws classes uniformly), but no samples; "
+            "--data adds them"
+        )
+
+
+# --- presets ---
+
+
+def _presets(args: list[str]) -> None:
+    parse_options(_NoOptions, f"{PROGRAM} presets", args, description="List the presets.")
+    width = max(map(len, TRAIN))
+    say(f"{PROGRAM} train")
+    for name, preset in TRAIN.items():
+        say(f"  {name:<{width}}  {(preset.__doc__ or '').strip()}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _NoOptions:
+    pass
+
+
+VERBS: Verbs = {
+    "featurize": (_featurize, "features of every molecule of a file"),
+    "train": (_train, "train a diffusion model of molecules"),
+    "sample": (_sample, "draw molecules from a diffusion model, with metrics"),
+    "import-midi": (_import_midi, "import a published MiDi checkpoint"),
+    "presets": (_presets, "list the presets"),
+}

@@ -1,0 +1,195 @@
+"""Configurations: plain frozen dataclasses, no torch, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+CHECKPOINT_KIND = "molfeat-diffusion midi"
+"""What diffusion models are called in a checkpoint's config.json."""
+
+VocabularyName = Literal["qm9", "qm9_no_h", "geom", "geom_no_h"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkConfig:
+    """The denoiser; the defaults are MiDi's."""
+
+    layers: int = 12
+    """transformer layers"""
+    mlp_atoms: int = 256
+    """hidden width of the atoms' input and output MLP"""
+    mlp_bonds: int = 64
+    """of the bonds'"""
+    mlp_global: int = 256
+    """of the global input's"""
+    mlp_positions: int = 64
+    """of the positions'"""
+    width_atoms: int = 256
+    """features of an atom (dx)"""
+    width_bonds: int = 64
+    """features of a pair of atoms (de)"""
+    width_global: int = 128
+    """features of a molecule (dy)"""
+    heads: int = 8
+    """attention heads; each attends over all features of an atom"""
+    feed_forward_atoms: int = 256
+    """inner width of the atoms' feed-forward layers"""
+    feed_forward_bonds: int = 64
+    """of the bonds'"""
+    feed_forward_global: int = 2048
+    """of the global features'"""
+    dropout: float = 0.1
+    """while training"""
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if name != "dropout" and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoiseConfig:
+    """The cosine noise schedule; nu stretches it for each modality (MiDi: uniform 1, adaptive as here)."""
+
+    timesteps: int = 500
+    """T: steps from molecule to noise"""
+    nu_positions: float = 2.5
+    """exponent of t/T for positions: larger keeps them longer"""
+    nu_atoms: float = 1.0
+    """for atom types"""
+    nu_charges: float = 1.0
+    """for formal charges"""
+    nu_bonds: float = 1.5
+    """for bond types"""
+
+    def __post_init__(self) -> None:
+        if self.timesteps < 2:
+            raise ValueError(f"timesteps must be at least 2, got {self.timesteps}")
+        for name in ("nu_positions", "nu_atoms", "nu_charges", "nu_bonds"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+
+
+UNIFORM = NoiseConfig(nu_positions=1.0, nu_bonds=1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """A diffusion model of molecules."""
+
+    vocabulary: VocabularyName = "geom"
+    """elements and charges: qm9, qm9_no_h, geom or geom_no_h; with no_h, hydrogens are left implicit"""
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    """the denoiser"""
+    noise: NoiseConfig = field(default_factory=NoiseConfig)
+    """the noise schedule"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    """Weights of the loss' terms (lambda)."""
+
+    weight_positions: float = 3.0
+    """mean squared error of the positions, in square angstrom"""
+    weight_atoms: float = 0.4
+    """cross-entropy of the atom types"""
+    weight_charges: float = 1.0
+    """of the charges"""
+    weight_bonds: float = 2.0
+    """of the bond types"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Training of the diffusion model (Vignac et al. 2023)."""
+
+    data: tuple[str, ...] = ("qm9",)
+    """molecules to train on: qm9 (below the data root), .sdf or .npz files with 3D structures, or
+    .smi / .csv files of SMILES, for which conformers are made; more than one are joined"""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    """the model"""
+    loss: LossConfig = field(default_factory=LossConfig)
+    """weights of the loss' terms"""
+    updates: int = 500_000
+    """optimizer steps"""
+    batch: int = 64
+    """molecules per update"""
+    learning_rate: float = 2e-4
+    """of AdamW (amsgrad)"""
+    weight_decay: float = 1e-12
+    """of AdamW"""
+    clip_norm: float | None = None
+    """largest norm of the gradient; None: any"""
+    ema: float | None = None
+    """decay of an average of the weights, which is then what is kept; None: no average, as published"""
+    max_atoms: int = 100
+    """larger molecules are left out, and counted"""
+    max_molecules: int | None = None
+    """as many molecules, drawn by the seed; None: all"""
+    validation_share: float = 0.05
+    """share of the molecules that the loss is measured on"""
+    validate_every: int = 2000
+    """updates between two validations; the last update always ends with one"""
+    checkpoint_every: int = 1000
+    """updates between two checkpoints to resume from"""
+    log_every: int = 100
+    """updates between two lines of metrics"""
+    seed: int = 0
+    """of initial weights, split, order, noise and conformers"""
+
+    def __post_init__(self) -> None:
+        if not self.data:
+            raise ValueError("data must name at least one source")
+        for name in ("updates", "batch", "max_atoms", "validate_every", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.log_every < 1:
+            raise ValueError(f"log_every must be at least 1, got {self.log_every}")
+        if self.max_molecules is not None and self.max_molecules < 2:
+            raise ValueError(f"max_molecules must be at least 2, got {self.max_molecules}")
+        if not 0 < self.validation_share < 1:
+            raise ValueError(f"validation_share must be in (0, 1), got {self.validation_share}")
+        if self.ema is not None and not 0 < self.ema < 1:
+            raise ValueError(f"ema must be in (0, 1), got {self.ema}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaunchConfig:
+    """Where and how it runs; a resumed run may change all of it."""
+
+    data_root: str | None = None
+    """folder with the datasets (else the environment variable PRIORS_DATA)"""
+    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """where to run; one device"""
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    """arithmetic"""
+    compile: bool = False
+    """torch.compile the training step"""
+    threads: int | None = None
+    """CPU threads; give 1 when other work shares the cores"""
+    jobs: int = 1
+    """processes that make conformers"""
+    quiet: bool = False
+    """no progress on stderr"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConformerConfig:
+    """How a molecule without 3D structure gets one (RDKit)."""
+
+    attempts: int = 10
+    """embeddings by ETKDGv3 before random coordinates are tried"""
+    timeout: int = 30
+    """seconds for one embedding"""
+    optimize: bool = True
+    """relax by MMFF94, or UFF where MMFF94 lacks parameters"""
+    fragment: Literal["largest", "all"] = "largest"
+    """of a salt or mixture: its largest fragment (noted in the report), or all of it"""
+
+    def __post_init__(self) -> None:
+        for name in ("attempts", "timeout"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")

@@ -1,0 +1,361 @@
+"""Molecules to train on: QM9, structure files, SMILES files; packed into plain arrays."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from io import TextIOWrapper
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from joblib import Parallel, delayed
+from rdkit import Chem, rdBase
+from rdkit.Geometry import Point3D
+from torch import Tensor
+from torch_geometric.data import Data
+
+from molfeat_diffusion.config import ConformerConfig
+from molfeat_diffusion.conformers import embed, parse
+from molfeat_diffusion.diffusion import Marginals
+from molfeat_diffusion.molecules import (
+    BOND_TYPES,
+    VOCABULARIES,
+    MoleculeError,
+    Vocabulary,
+    graph_from_mol,
+)
+from priors_shared.console import Progress
+from priors_shared.errors import UserError
+
+QM9 = Path("molecules") / "qm9_40k.npz"
+SMILES_COLUMNS = ("smiles", "mol", "canonical_smiles")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MoleculeSet:
+    """Graphs, end to end in arrays: as small as they get, and one file on disk."""
+
+    vocabulary: Vocabulary
+    sizes: np.ndarray
+    """(molecules) atoms of each"""
+    atoms: np.ndarray
+    """(all atoms) uint8 index of the element"""
+    charges: np.ndarray
+    """(all atoms) uint8 index of the charge"""
+    positions: np.ndarray
+    """(all atoms, 3) float32, angstrom, each molecule centred"""
+    bond_counts: np.ndarray
+    """(molecules) bonds of each"""
+    bonds: np.ndarray
+    """(all bonds, 3) uint8: both atoms within the molecule, and the bond type"""
+
+    def __len__(self) -> int:
+        """Number of molecules."""
+        return len(self.sizes)
+
+    def graph(self, index: int) -> Data:
+        """One molecule."""
+        a, b = self._atom_ends[index], self._bond_ends[index]
+        atoms = slice(int(a - self.sizes[index]), int(a))
+        rows = self.bonds[int(b - self.bond_counts[index]) : int(b)].astype(np.int64)
+        ends = torch.from_numpy(rows[:, :2]).T
+        kinds = torch.from_numpy(rows[:, 2])
+        return Data(
+            x=torch.from_numpy(self.atoms[atoms].astype(np.int64)),
+            charges=torch.from_numpy(self.charges[atoms].astype(np.int64)),
+            pos=torch.from_numpy(self.positions[atoms]),
+            edge_index=torch.cat((ends, ends.flip(0)), dim=1),
+            edge_attr=torch.cat((kinds, kinds)),
+            num_nodes=int(self.sizes[index]),
+        )
+
+    @cached_property
+    def _atom_ends(self) -> np.ndarray:
+        return self.sizes.cumsum(dtype=np.int64)
+
+    @cached_property
+    def _bond_ends(self) -> np.ndarray:
+        return self.bond_counts.cumsum(dtype=np.int64)
+
+    def subset(self, indices: Sequence[int]) -> MoleculeSet:
+        """Some of the molecules, in the order given."""
+        return pack((self.graph(int(i)) for i in indices), self.vocabulary)
+
+    def marginals(self) -> Marginals:
+        """How frequent each class is."""
+        words = self.vocabulary
+        pairs = float((self.sizes.astype(np.int64) * (self.sizes.astype(np.int64) - 1)).sum())
+        bonds = 2.0 * np.bincount(self.bonds[:, 2], minlength=len(BOND_TYPES))
+        bonds[0] = pairs - bonds.sum()
+        counts = {
+            "atoms": np.bincount(self.atoms, minlength=len(words.elements)),
+            "charges": np.bincount(self.charges, minlength=len(words.charges)),
+            "bonds": bonds,
+        }
+        return Marginals(**{k: torch.from_numpy(v / max(v.sum(), 1)) for k, v in counts.items()})
+
+    def size_histogram(self) -> Int[Tensor, " sizes"]:
+        """How many molecules have 0, 1, 2, ... atoms."""
+        return torch.from_numpy(np.bincount(self.sizes))
+
+    def save(self, path: Path) -> None:
+        """Write to a .npz file, atomically."""
+        pending = path.with_name(f"{path.name}.next")
+        with open(pending, "wb") as file:
+            np.savez_compressed(
+                file,
+                vocabulary=np.array(self.vocabulary.name),
+                sizes=self.sizes,
+                atoms=self.atoms,
+                charges=self.charges,
+                positions=self.positions,
+                bond_counts=self.bond_counts,
+                bonds=self.bonds,
+            )
+        pending.replace(path)
+
+
+def load_packed(path: Path, vocabulary: Vocabulary) -> MoleculeSet:
+    """What `MoleculeSet.save` wrote.
+
+    Raises:
+        UserError: no such file, another file, or of another vocabulary.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            held = {name: arrays[name] for name in arrays.files}
+        name = str(held.pop("vocabulary"))
+        if name == vocabulary.name:
+            return MoleculeSet(vocabulary=VOCABULARIES[name], **held)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except Exception as error:  # zipfile's, numpy's, or a key that is not there
+        raise UserError(f"{path}: not a file of packed molecules ({error})") from None
+    raise UserError(f"{path}: its molecules are packed for {name}, the model has {vocabulary.name}")
+
+
+def pack(graphs: Any, vocabulary: Vocabulary) -> MoleculeSet:
+    """Graphs as arrays."""
+    parts: dict[str, list[Any]] = {
+        name: [] for name in ("sizes", "atoms", "charges", "positions", "bond_counts", "bonds")
+    }
+    for graph in graphs:
+        half = graph.edge_index.shape[1] // 2
+        parts["sizes"].append(graph.num_nodes)
+        parts["atoms"].append(graph.x.numpy())
+        parts["charges"].append(graph.charges.numpy())
+        parts["positions"].append(graph.pos.numpy())
+        parts["bond_counts"].append(half)
+        rows = (graph.edge_index[:, :half].T.numpy(), graph.edge_attr[:half, None].numpy())
+        parts["bonds"].append(np.concatenate(rows, axis=1))
+
+    def joined(name: str, dtype: Any, width: tuple[int, ...] = ()) -> np.ndarray:
+        return np.concatenate([np.empty((0, *width)), *parts[name]]).astype(dtype)
+
+    return MoleculeSet(
+        vocabulary=vocabulary,
+        sizes=np.array(parts["sizes"], dtype=np.int32),
+        atoms=joined("atoms", np.uint8),
+        charges=joined("charges", np.uint8),
+        positions=joined("positions", np.float32, (3,)),
+        bond_counts=np.array(parts["bond_counts"], dtype=np.int32),
+        bonds=joined("bonds", np.uint8, (3,)),
+    )
+
+
+def load_molecules(
+    sources: Sequence[str],
+    vocabulary: Vocabulary,
+    *,
+    data_root: Path | None,
+    max_atoms: int,
+    max_molecules: int | None = None,
+    seed: int = 0,
+    jobs: int = 1,
+    quiet: bool = False,
+) -> tuple[MoleculeSet, Counter[str]]:
+    """Molecules of all sources, and how many were left out, by reason.
+
+    Args:
+        sources: see `TrainConfig.data`.
+        vocabulary: of the model.
+        data_root: folder that holds molecules/qm9_40k.npz.
+        max_atoms: larger ones are left out.
+        max_molecules: as many, drawn by `seed` before conformers are made.
+        seed: of that and of conformers.
+        jobs: processes that make conformers.
+        quiet: no progress.
+
+    Raises:
+        UserError: a source that is not there or unreadable, or no molecule left.
+    """
+    items: list[Any] = []
+    packed: list[MoleculeSet] = []
+    for source in sources:
+        if source.endswith(".npz"):
+            packed.append(load_packed(Path(source), vocabulary))
+        else:
+            items += _read_source(source, data_root)
+    graphs = [s.graph(i) for s in packed for i in range(len(s)) if s.sizes[i] <= max_atoms]
+    if max_molecules is not None:
+        total = len(graphs) + len(items)
+        chosen = np.random.default_rng(seed).permutation(total)[:max_molecules]
+        graphs = [graphs[i] for i in sorted(chosen) if i < len(graphs)]
+        offset = total - len(items)
+        items = [items[i - offset] for i in sorted(chosen) if i >= offset]
+    left_out: Counter[str] = Counter()
+    results = Parallel(n_jobs=jobs, return_as="generator")(
+        delayed(_graph)(item, vocabulary, max_atoms, seed) for item in items
+    )
+    with Progress(len(items), "molecules", quiet=quiet) as progress:
+        for found in results:
+            progress.advance()
+            if isinstance(found, MoleculeError):
+                left_out[f"{found.stage}: {found.reason.split(',')[0]}"] += 1
+            else:
+                graphs.append(found)
+    if len(graphs) < 2:
+        raise UserError(
+            f"{', '.join(sources)}: {len(graphs)} usable molecules, a training needs 2 or more"
+        )
+    return pack(graphs, vocabulary), left_out
+
+
+def _graph(item: Any, vocabulary: Vocabulary, max_atoms: int, seed: int) -> Data | MoleculeError:
+    try:
+        parsed = parse(item() if callable(item) else item, vocabulary, max_atoms=max_atoms)
+        return graph_from_mol(
+            embed(parsed, ConformerConfig(), seed), vocabulary, max_atoms=max_atoms
+        )
+    except MoleculeError as error:
+        return error
+
+
+def _read_source(source: str, data_root: Path | None) -> list[Any]:
+    if source == "qm9":
+        return list(_qm9(data_root))
+    path = Path(source)
+    name = path.name.removesuffix(".gz")
+    if not path.is_file():
+        raise UserError(f"{source}: no such file (and not qm9, the only dataset known by name)")
+    if name.endswith(".sdf"):
+        return list(read_sdf(path))
+    if name.endswith((".smi", ".txt", ".csv")):
+        return list(_read_smiles(path, has_header=name.endswith(".csv")))
+    raise UserError(f"{source}: give qm9, or a .npz, .sdf, .smi or .csv file")
+
+
+def sdf_records(path: Path) -> Iterator[str]:
+    """The records of an .sdf or .sdf.gz file as text.
+
+    Split here and not by RDKit, to whom a record that is too short takes the next one along.
+    """
+    record: list[str] = []
+    opened: Any = gzip.open if path.suffix == ".gz" else open
+    with opened(path, "rt", encoding="utf-8", errors="replace") as file:
+        for line in file:
+            if line.startswith("$$$$"):
+                yield "".join(record)
+                record = []
+            else:
+                record.append(line)
+    if "".join(record).strip():
+        yield "".join(record)
+
+
+def read_sdf(path: Path) -> Iterator[Chem.Mol | None]:
+    """The molecules of an .sdf or .sdf.gz file; None for a record that RDKit cannot read."""
+    for record in sdf_records(path):
+        with rdBase.BlockLogs():
+            mol = Chem.MolFromMolBlock(record, removeHs=False)
+        yield mol
+
+
+def open_text(path: Path) -> TextIOWrapper:
+    """A text file in UTF-8, gzipped if its name ends in .gz."""
+    if path.suffix == ".gz":
+        opened = gzip.open(  # noqa: SIM115  the caller closes it
+            path, "rt", encoding="utf-8", newline=""
+        )
+        assert isinstance(opened, TextIOWrapper)
+        return opened
+    return open(path, encoding="utf-8", newline="")
+
+
+def _read_smiles(path: Path, *, has_header: bool) -> Iterator[str]:
+    try:
+        with open_text(path) as file:
+            if not has_header:
+                yield from (line.split()[0] for line in file if line.strip())
+                return
+            rows = csv.DictReader(file)
+            column = next((c for c in SMILES_COLUMNS if c in (rows.fieldnames or ())), None)
+            if column is None:
+                names = ", ".join(rows.fieldnames or ()) or "none"
+                raise UserError(f"{path}: no column smiles; its columns: {names}")
+            yield from (row[column] or "" for row in rows)
+    except (UnicodeDecodeError, EOFError, OSError) as error:
+        raise UserError(f"{path}: not readable as text ({error})") from None
+
+
+def _qm9(data_root: Path | None) -> Iterator[Any]:
+    """QM9's molecules with their DFT structures, where bonds agree with the source's SMILES."""
+    path = None if data_root is None else data_root / QM9
+    if path is None or not path.is_file():
+        where = path or f"DIR/{QM9}"
+        raise UserError(f"qm9: no {where}: give --data-root DIR (or set PRIORS_DATA)")
+    with np.load(path) as file:
+        held = {name: file[name] for name in ("n_atoms", "atomic_number", "xyz_mA")}
+    with np.load(path.with_name("qm9_40k_bonds.npz")) as file:
+        held |= {name: file[name] for name in file.files}
+    atoms = np.concatenate(([0], held["n_atoms"].astype(np.int64).cumsum()))
+    bonds = np.concatenate(([0], held["n_bonds"].astype(np.int64).cumsum()))
+    for i in np.flatnonzero(held["graph_matches_smiles"]):
+        a, b = slice(atoms[i], atoms[i + 1]), slice(bonds[i], bonds[i + 1])
+        yield _Qm9Molecule(
+            held["atomic_number"][a],
+            held["formal_charge"][a],
+            held["xyz_mA"][a],
+            held["bonds"][b],
+        )
+
+
+class _Qm9Molecule:
+    """A molecule of QM9's arrays; called, it becomes RDKit's (in the process that uses it)."""
+
+    def __init__(self, *arrays: np.ndarray) -> None:
+        self.arrays = arrays
+
+    def __call__(self) -> Chem.Mol:
+        numbers, charges, positions, bonds = self.arrays
+        mol = Chem.RWMol()
+        conformer = Chem.Conformer(len(numbers))
+        rows = zip(numbers, charges, positions / 1000, strict=True)
+        for i, (number, charge, position) in enumerate(rows):
+            atom = Chem.Atom(int(number))
+            atom.SetFormalCharge(int(charge))
+            atom.SetNoImplicit(True)
+            mol.AddAtom(atom)
+            conformer.SetAtomPosition(i, Point3D(*map(float, position)))
+        for first, second, order in bonds.tolist():
+            mol.AddBond(first, second, BOND_TYPES[order])
+        mol.AddConformer(conformer)
+        try:
+            Chem.SanitizeMol(mol)
+        except Exception as error:  # RDKit's own
+            raise MoleculeError("parse", f"RDKit: {str(error).splitlines()[0]}") from None
+        return mol.GetMol()
+
+
+def split(molecules: MoleculeSet, share: float, seed: int) -> tuple[MoleculeSet, MoleculeSet]:
+    """Training and validation molecules, drawn by the seed; at least one of each."""
+    order = np.random.default_rng(seed).permutation(len(molecules)).tolist()
+    held_out = min(max(1, round(share * len(molecules))), len(molecules) - 1)
+    return molecules.subset(sorted(order[held_out:])), molecules.subset(sorted(order[:held_out]))

@@ -1,0 +1,229 @@
+"""A file of molecules to a file of features, in shards: constant memory, and nothing is done twice.
+
+A shard is a fixed range of rows. Its features and its record are written beside the output, each to a
+temporary name and then renamed, the record last; it says which rows it holds, of which input, by which
+options. A rerun uses the shards whose record fits. At the end, the ranges must follow on each other and be
+complete before they are joined.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from molfeat_diffusion.features import Failure, MiDiFeaturizer
+from molfeat_diffusion.tables import (
+    Row,
+    chunks,
+    count_rows,
+    feature_table,
+    input_kind,
+    output_kind,
+    read_rows,
+    write_features,
+)
+from priors_shared.console import Progress
+from priors_shared.errors import UserError
+from priors_shared.runs import write_atomically
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """What became of a file's rows."""
+
+    rows: int
+    failed: int
+    notes: int
+    duplicates: int
+    """rows whose id an earlier row has"""
+    report: Path
+    """table of failures and notes"""
+
+
+def featurize_file(
+    featurizer: MiDiFeaturizer,
+    source: Path,
+    out: Path,
+    *,
+    smiles_column: str | None = None,
+    id_column: str | None = None,
+    shard_rows: int = 512,
+    resume: bool = False,
+    quiet: bool = False,
+) -> Summary:
+    """Write features of every row of `source` to `out`, and the failure table beside it.
+
+    Rows that fail are NaN, missing or an error, by the featurizer's `errors`. The failure table is
+    OUT.failures.csv: row, id, stage, reason, failed (no: the row was altered, and has features).
+
+    Raises:
+        UserError: unreadable input, an output that exists, shards of another run in the way; a row that
+            fails, with errors="raise".
+    """
+    kind = output_kind(out)
+    columns = {"smiles_column": smiles_column, "id_column": id_column}
+    input_kind(source)
+    if kind == ".npy" and featurizer.errors == "skip":
+        raise UserError(
+            f"{out}: a .npy has no ids, so skipped rows would shift it: use --errors nan"
+        )
+    if shard_rows < 1:
+        raise UserError(f"--shard-rows {shard_rows}: must be 1 or more")
+    parts = out.with_name(f"{out.name}.parts")
+    if out.exists() and not parts.exists():
+        raise UserError(f"{out} exists: remove it, or use another --out")
+    if parts.exists() and not resume:
+        raise UserError(f"{parts}: an unfinished run is there: use --resume, or remove the folder")
+    featurizer.fit()
+    total = count_rows(source, **columns)
+    if total == 0:
+        raise UserError(f"{source}: it has no rows")
+    key = _key(featurizer, source, columns, shard_rows)
+    parts.mkdir(exist_ok=True)
+    failures: list[Failure] = []
+    seen: set[int] = set()
+    duplicates = start = 0
+    with Progress(total, "featurize", quiet=quiet) as progress:
+        for rows in chunks(read_rows(source, **columns), shard_rows):
+            shard = parts / f"{start:012d}"
+            record = _finished(shard, key, start, rows)
+            if record is None:
+                try:
+                    record = _run(featurizer, rows, start, shard, key)
+                except UserError:
+                    if start == 0:
+                        shutil.rmtree(parts)  # nothing to go on from
+                    raise
+            failures += [Failure(*failure) for failure in record["report"]]
+            for row in rows:
+                before = len(seen)
+                seen.add(hash(row.id))
+                duplicates += before == len(seen)
+            start += len(rows)
+            progress.advance(len(rows), failed=sum(f.failed for f in failures))
+    if start != total:
+        raise UserError(f"{source}: it changed while it was read ({total} rows, then {start})")
+    report = out.with_name(f"{out.name}.failures.csv")
+    write_atomically(report, _report_csv(failures))
+    kept = total - sum(f.failed for f in failures) * (featurizer.errors == "skip")
+    write_features(out, _joined(parts, key, total), kept)
+    shutil.rmtree(parts)
+    failed = sum(f.failed for f in failures)
+    return Summary(
+        rows=total,
+        failed=failed,
+        notes=len(failures) - failed,
+        duplicates=duplicates,
+        report=report,
+    )
+
+
+def _run(
+    featurizer: MiDiFeaturizer, rows: list[Row], start: int, shard: Path, key: str
+) -> dict[str, Any]:
+    ids = [row.id for row in rows]
+    features, report = featurizer.transform(
+        [row.molecule for row in rows], ids=ids, first_row=start, return_failures=True
+    )
+    numbers = list(range(start, start + len(rows)))
+    if featurizer.errors == "skip":
+        gone = {failure.index for failure in report if failure.failed}
+        ids = [name for n, name in zip(numbers, ids, strict=True) if n not in gone]
+        numbers = [n for n in numbers if n not in gone]
+    names = featurizer.get_feature_names_out().tolist()
+    table = feature_table(numbers, ids, np.asarray(features), names)
+    sink = io.BytesIO()
+    pq.write_table(table, sink)
+    content = sink.getvalue()
+    pending = shard.with_suffix(".parquet.next")
+    with open(pending, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    pending.replace(shard.with_suffix(".parquet"))
+    record = {
+        "key": key,
+        "start": start,
+        "rows": len(rows),
+        "content": _rows_digest(rows),
+        "digest": hashlib.sha256(content).hexdigest(),
+        "report": report,
+    }
+    write_atomically(shard.with_suffix(".json"), json.dumps(record))
+    return record
+
+
+def _finished(shard: Path, key: str, start: int, rows: list[Row]) -> dict[str, Any] | None:
+    """The record of a shard that is done; None: it is not, or of another run."""
+    try:
+        record = json.loads(shard.with_suffix(".json").read_text())
+        content = shard.with_suffix(".parquet").read_bytes()
+        wanted = (key, start, len(rows), _rows_digest(rows), hashlib.sha256(content).hexdigest())
+        names = ("key", "start", "rows", "content", "digest")
+        return record if tuple(record[name] for name in names) == wanted else None
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _joined(parts: Path, key: str, total: int) -> Iterator[pa.Table]:
+    """The shards in order, after checking that their ranges are disjoint and complete."""
+    records = sorted(
+        (record for path in parts.glob("*.json") if (record := _record(path)).get("key") == key),
+        key=lambda record: record["start"],
+    )
+    expected = 0
+    for record in records:
+        assert record["start"] == expected, f"shards of {parts} overlap or leave rows out"
+        expected += record["rows"]
+    assert expected == total, f"shards of {parts} hold {expected} of {total} rows"
+    return (pq.read_table(parts / f"{r['start']:012d}.parquet") for r in records)
+
+
+def _record(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except ValueError:
+        return {}
+
+
+def _rows_digest(rows: list[Row]) -> str:
+    digest = hashlib.sha256()
+    for row in rows:
+        molecule = row.molecule
+        content = molecule.ToBinary() if hasattr(molecule, "ToBinary") else repr(molecule).encode()
+        digest.update(row.id.encode() + b"\x1f" + content + b"\x1e")
+    return digest.hexdigest()
+
+
+def _key(
+    featurizer: MiDiFeaturizer, source: Path, columns: dict[str, str | None], shard_rows: int
+) -> str:
+    # What the result does not depend on may change between a run and its resumption.
+    options = {
+        name: value
+        for name, value in featurizer.get_params().items()
+        if name not in ("checkpoint", "n_jobs", "device", "cache")
+    }
+    parts = (str(source.resolve()), columns, shard_rows, options, featurizer.checkpoint_digest)
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+
+def _report_csv(failures: list[Failure]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["row", "id", "stage", "reason", "failed"])
+    for failure in failures:
+        writer.writerow([*failure[:4], "yes" if failure.failed else "no"])
+    return text.getvalue()

@@ -1,0 +1,117 @@
+"""Presets: functions that return a complete training configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from molfeat_diffusion.config import (
+    UNIFORM,
+    LossConfig,
+    ModelConfig,
+    NetworkConfig,
+    NoiseConfig,
+    TrainConfig,
+)
+
+TEN_LAYERS = NetworkConfig(layers=10)
+SMALL = NetworkConfig(
+    layers=6,
+    mlp_atoms=128,
+    mlp_bonds=32,
+    mlp_global=64,
+    mlp_positions=32,
+    width_atoms=128,
+    width_bonds=32,
+    width_global=64,
+    heads=4,
+    feed_forward_atoms=128,
+    feed_forward_bonds=32,
+    feed_forward_global=128,
+)
+
+
+def qm9_no_h_adaptive() -> TrainConfig:
+    """QM9 without hydrogens, adaptive noise: 10 layers"""
+    return TrainConfig(
+        model=ModelConfig(vocabulary="qm9_no_h", network=TEN_LAYERS),
+        loss=LossConfig(weight_positions=5.0),
+        learning_rate=1e-4,
+    )
+
+
+def qm9_no_h_uniform() -> TrainConfig:
+    """QM9 without hydrogens, uniform noise: 10 layers"""
+    return _uniform(qm9_no_h_adaptive())
+
+
+def qm9_h_adaptive() -> TrainConfig:
+    """QM9 with hydrogens, adaptive noise: 12 layers"""
+    return TrainConfig(model=ModelConfig(vocabulary="qm9"))
+
+
+def qm9_h_uniform() -> TrainConfig:
+    """QM9 with hydrogens, uniform noise: 12 layers"""
+    return _uniform(qm9_h_adaptive())
+
+
+def geom_no_h_adaptive() -> TrainConfig:
+    """GEOM-drugs without hydrogens (give its .sdf by --data), adaptive noise: 12 layers"""
+    return replace(geom_h_adaptive(), model=ModelConfig(vocabulary="geom_no_h"))
+
+
+def geom_no_h_uniform() -> TrainConfig:
+    """GEOM-drugs without hydrogens (give its .sdf by --data), uniform noise: 12 layers"""
+    return replace(_uniform(geom_no_h_adaptive()), loss=LossConfig())
+
+
+def geom_h_adaptive() -> TrainConfig:
+    """GEOM-drugs with hydrogens (give its .sdf by --data), adaptive noise: 12 layers"""
+    return TrainConfig(data=("geom.sdf",), loss=LossConfig(weight_positions=5.0))
+
+
+def geom_h_uniform() -> TrainConfig:
+    """GEOM-drugs with hydrogens (give its .sdf by --data), uniform noise: 12 layers"""
+    return replace(_uniform(geom_h_adaptive()), loss=LossConfig())
+
+
+def midi_cpu() -> TrainConfig:
+    """GEOM's vocabulary, 6 layers of half the width; hours on a core. QM9, or more by --data"""
+    return TrainConfig(
+        model=ModelConfig(network=SMALL, noise=NoiseConfig()),
+        loss=LossConfig(weight_positions=5.0),
+        updates=30_000,
+        batch=32,
+        learning_rate=5e-4,
+        clip_norm=10.0,
+        ema=0.999,
+        validate_every=1000,
+        checkpoint_every=200,
+    )
+
+
+def qm9_no_h_cpu() -> TrainConfig:
+    """QM9 without hydrogens, 6 layers of half the width; minutes on a core"""
+    config = midi_cpu()
+    return replace(config, model=replace(config.model, vocabulary="qm9_no_h"), updates=2000)
+
+
+TRAIN: dict[str, Callable[[], TrainConfig]] = {
+    preset.__name__: preset
+    for preset in (
+        qm9_no_h_adaptive,
+        qm9_no_h_uniform,
+        qm9_h_adaptive,
+        qm9_h_uniform,
+        geom_no_h_adaptive,
+        geom_no_h_uniform,
+        geom_h_adaptive,
+        geom_h_uniform,
+        midi_cpu,
+        qm9_no_h_cpu,
+    )
+}
+
+
+def _uniform(config: TrainConfig) -> TrainConfig:
+    return replace(config, model=replace(config.model, noise=UNIFORM))

@@ -1,0 +1,195 @@
+"""Tables of molecules in (csv, smi, sdf, parquet) and of features out (parquet, csv, npy), row by row.
+
+Every row of the input is a row here, empty ones included: rows are never skipped while reading.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import gzip
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from molfeat_diffusion.datasets import SMILES_COLUMNS, open_text, read_sdf, sdf_records
+from priors_shared.errors import UserError
+
+INPUTS = (".csv", ".smi", ".sdf", ".parquet")
+OUTPUTS = (".parquet", ".csv", ".npy")
+
+
+class Row(NamedTuple):
+    """A row of the input."""
+
+    id: str
+    molecule: Any
+    """a SMILES, an RDKit molecule, or None"""
+
+
+def input_kind(path: Path) -> str:
+    """The file's kind by its name: .csv, .smi, .sdf (each also .gz) or .parquet.
+
+    Raises:
+        UserError: no such file, or another kind.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    kind = Path(path.name.removesuffix(".gz")).suffix.lower()
+    if kind not in INPUTS:
+        raise UserError(
+            f"{path}: its name must end in {', '.join(INPUTS)} (or one of them and .gz)"
+        )
+    return kind
+
+
+def read_rows(
+    path: Path, *, smiles_column: str | None = None, id_column: str | None = None
+) -> Iterator[Row]:
+    """All rows of a file, in order, in constant memory.
+
+    Args:
+        path: see `input_kind`. A .smi line is a SMILES and, after white space, an id.
+        smiles_column: of a csv or parquet; None: smiles, mol or canonical_smiles, whichever there is.
+        id_column: of a csv or parquet; None: the row's number is its id.
+
+    Raises:
+        UserError: a column that is not there; a file that is truncated or not of its kind.
+    """
+    kind = input_kind(path)
+    try:
+        if kind == ".smi":
+            with open_text(path) as file:
+                for number, line in enumerate(file):
+                    words = line.split(maxsplit=1)
+                    name = words[1].strip() if len(words) > 1 else str(number)
+                    yield Row(name, words[0] if words else "")
+        elif kind == ".sdf":
+            for number, mol in enumerate(read_sdf(path)):
+                name = mol.GetProp("_Name") if mol is not None and mol.HasProp("_Name") else ""
+                yield Row(name or str(number), mol)
+        elif kind == ".csv":
+            yield from _csv_rows(path, smiles_column, id_column)
+        else:
+            yield from _parquet_rows(path, smiles_column, id_column)
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{path}: not UTF-8 ({error.reason} at byte {error.start} of a block): convert it first"
+        ) from None
+    except (csv.Error, pa.ArrowInvalid, gzip.BadGzipFile, EOFError) as error:
+        first = " ".join(str(error).split())[:200]
+        raise UserError(f"{path}: truncated or not a {kind} file ({first})") from None
+
+
+def count_rows(path: Path, **columns: str | None) -> int:
+    """How many rows `read_rows` will give, without reading an .sdf's molecules."""
+    if input_kind(path) != ".sdf":
+        return sum(1 for _ in read_rows(path, **columns))
+    return sum(1 for _ in sdf_records(path))
+
+
+def chunks(rows: Iterator[Row], size: int) -> Iterator[list[Row]]:
+    """Lists of `size` rows; the last may be shorter."""
+    while part := list(islice(rows, size)):
+        yield part
+
+
+def _csv_rows(path: Path, smiles: str | None, identity: str | None) -> Iterator[Row]:
+    with open_text(path) as file:
+        lines = csv.reader(file)
+        header = [name.strip().removeprefix("\ufeff") for name in next(lines, [])]
+        at, at_id = _columns(path, header, smiles, identity)
+        for number, cells in enumerate(lines):
+
+            def cell(index: int, cells: Sequence[str] = cells) -> str:
+                return cells[index] if index < len(cells) else ""
+
+            name = "" if at_id is None else cell(at_id).strip()
+            yield Row(name or str(number), cell(at))
+
+
+def _parquet_rows(path: Path, smiles: str | None, identity: str | None) -> Iterator[Row]:
+    with pq.ParquetFile(path) as file:
+        header = file.schema_arrow.names
+        at, at_id = _columns(path, header, smiles, identity)
+        names = [header[at], *([] if at_id is None else [header[at_id]])]
+        number = 0
+        for batch in file.iter_batches(batch_size=4096, columns=names):
+            molecules = batch.column(header[at]).to_pylist()
+            ids = [None] * len(molecules) if at_id is None else batch.column(names[1]).to_pylist()
+            for molecule, name in zip(molecules, ids, strict=True):
+                yield Row(str(number) if name is None else str(name), molecule)
+                number += 1
+
+
+def _columns(
+    path: Path, header: Sequence[str], smiles: str | None, identity: str | None
+) -> tuple[int, int | None]:
+    if smiles is None:
+        smiles = next((name for name in SMILES_COLUMNS if name in header), "smiles")
+    wanted = {"--smiles-column": smiles, "--id-column": identity}
+    for option, name in wanted.items():
+        if name is not None and name not in header:
+            near = difflib.get_close_matches(name, header, 1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise UserError(
+                f"{path}: no column {name!r} (its columns: {', '.join(header) or 'none'}){hint} "
+                f"Choose one by {option}"
+            )
+    return header.index(smiles), None if identity is None else header.index(identity)
+
+
+# --- features out ---
+
+
+def output_kind(path: Path) -> str:
+    """.parquet, .csv or .npy.
+
+    Raises:
+        UserError: another name, or a folder that is not there.
+    """
+    if path.suffix not in OUTPUTS:
+        raise UserError(f"{path}: its name must end in {', '.join(OUTPUTS)}")
+    if not path.parent.is_dir():
+        raise UserError(f"{path}: the folder {path.parent} does not exist")
+    return path.suffix
+
+
+def feature_table(
+    rows: Sequence[int], ids: Sequence[str], features: np.ndarray, names: Sequence[str]
+) -> pa.Table:
+    """Columns row, id, and one for each feature."""
+    columns = [pa.array(features[:, i]) for i in range(features.shape[1])]
+    return pa.table(
+        [pa.array(rows, pa.int64()), pa.array(ids, pa.string()), *columns],
+        names=["row", "id", *names],
+    )
+
+
+def write_features(path: Path, tables: Iterator[pa.Table], total: int) -> None:
+    """Write parts of one table to a file, one after the other; atomically."""
+    kind = output_kind(path)
+    pending = path.with_name(f"{path.name}.next")
+    first = next(tables)
+    parts = (table for group in ([first], tables) for table in group)
+    if kind == ".npy":
+        width = len(first.column_names) - 2
+        with open(pending, "wb") as file:
+            # np.save of what never is in memory at once.
+            shape: Any = {"descr": "<f4", "fortran_order": False, "shape": (total, width)}
+            np.lib.format.write_array_header_1_0(file, shape)
+            for table in parts:
+                matrix = np.stack([c.to_numpy() for c in table.columns[2:]], axis=1)
+                file.write(np.ascontiguousarray(matrix, dtype="<f4").tobytes())
+    else:
+        writer: Any = pq.ParquetWriter if kind == ".parquet" else pyarrow.csv.CSVWriter
+        with writer(str(pending), first.schema) as file:
+            for table in parts:
+                file.write_table(table) if kind == ".parquet" else file.write(table)
+    pending.replace(path)

@@ -1,0 +1,201 @@
+"""Training of the diffusion model, resumable at any checkpoint to the same numbers.
+
+Every random draw depends only on (seed, update), so that a resumed run needs no sampler state.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from molfeat_diffusion.checkpoint import save_model
+from molfeat_diffusion.config import LaunchConfig, LossConfig, TrainConfig
+from molfeat_diffusion.datasets import MoleculeSet, load_molecules, load_packed, split
+from molfeat_diffusion.diffusion import LossTerms, MiDi
+from molfeat_diffusion.molecules import VOCABULARIES, DenseMolecules, collate
+from priors_shared.checkpoints import has_training_state, load_training_state, save_training_state
+from priors_shared.datasets.base import resolve_data_root
+from priors_shared.devices import launch, set_threads
+from priors_shared.episodes import generator_for
+from priors_shared.errors import UserError
+from priors_shared.runs import Run, write_atomically
+
+INITIAL_WEIGHTS, NOISE, DROPOUT, ORDER, VALIDATION = range(5)
+"""Paths of generators."""
+WINDOW = 20  # batches among which molecules are sorted by size, so that little is padded
+
+
+class Objective(nn.Module):
+    """The weighted loss, and its terms."""
+
+    def __init__(self, model: MiDi, weights: LossConfig) -> None:
+        super().__init__()
+        self.model = model
+        self.weights = weights
+
+    def forward(
+        self, batch: DenseMolecules, generator: torch.Generator
+    ) -> tuple[Tensor, LossTerms]:
+        terms = self.model.loss(batch, generator)
+        return terms.total(self.weights), terms
+
+
+def train(config: TrainConfig, where: LaunchConfig, run: Run) -> MiDi:
+    """Train, or go on from the run's last checkpoint; writes OUT/model and returns it.
+
+    OUT/molecules.npz holds the molecules as prepared: a resumed or later run can take them from there.
+
+    Raises:
+        UserError: data or device that is not to be had; a loss that is not finite.
+    """
+    set_threads(where.threads)
+    fabric = launch(where.accelerator, 1, where.precision, compile=where.compile)
+    molecules = _prepared(config, where, run)
+    train_set, val_set = split(molecules, config.validation_share, config.seed)
+    torch.manual_seed(generator_for(config.seed, INITIAL_WEIGHTS).initial_seed())
+    model = MiDi(
+        config.model, marginals=train_set.marginals(), sizes=train_set.size_histogram()
+    ).to(fabric.device)
+    optimizer: Any = torch.optim.AdamW(
+        model.parameters(),
+        lr=config.learning_rate,
+        weight_decay=config.weight_decay,
+        amsgrad=True,
+    )
+    average: Any = None
+    if config.ema is not None:
+        average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema))
+    begun, window = _resumed(run, model, optimizer, average)
+    kept = model if average is None else average.module
+    objective, optimizer = fabric.setup(Objective(model, config.loss), optimizer)
+    objective.train()
+    with run.progress(config.updates, "train", start=begun) as progress:
+        for step in range(begun, config.updates):
+            batch = collate([train_set.graph(int(i)) for i in _batch(train_set, config, step)])
+            torch.manual_seed(generator_for(config.seed, DROPOUT, step).initial_seed())
+            generator = generator_for(config.seed, NOISE, step)
+            loss, terms = objective(batch.to(fabric.device), generator)
+            optimizer.zero_grad()
+            fabric.backward(loss)
+            if config.clip_norm is not None:
+                fabric.clip_gradients(
+                    objective, optimizer, max_norm=config.clip_norm, error_if_nonfinite=False
+                )
+            optimizer.step()
+            if average is not None:
+                average.update_parameters(model)
+            done = step + 1
+            window.append([float(v) for v in (loss.detach(), *(t.detach() for t in terms))])
+            progress.advance(loss=window[-1][0])
+            validates = done % config.validate_every == 0 or done == config.updates
+            if done % config.log_every == 0 or validates:
+                metrics = _named("", np.mean(window, axis=0))
+                if not np.isfinite(metrics["loss"]):
+                    raise UserError(
+                        f"{run.out}: the loss is no longer a number at update {done}: lower "
+                        "--learning-rate, or give --clip-norm"
+                    )
+                window = []
+                if validates:
+                    metrics |= evaluate(kept, val_set, config)
+                run.log(done, **metrics)
+            if done % config.checkpoint_every == 0 or done == config.updates:
+                save_training_state(
+                    run.checkpoints,
+                    model=model,
+                    optimizer=optimizer,
+                    step=done,
+                    extra={"window": window},
+                    extra_tensors=None if average is None else average.state_dict(),
+                )
+    trained = asdict(config) | {"molecules": len(train_set)}
+    save_model(run.out / "model", kept, trained=trained, metrics=run.metrics()[-1])
+    return kept.eval()
+
+
+@torch.no_grad()
+def evaluate(model: MiDi, molecules: MoleculeSet, config: TrainConfig) -> dict[str, float]:
+    """The loss and its terms on all molecules, each at one step that the seed draws."""
+    training = model.training
+    model.eval()
+    order = np.argsort(molecules.sizes, kind="stable")
+    sums, total = np.zeros(5), 0
+    for number, start in enumerate(range(0, len(order), config.batch)):
+        chosen = order[start : start + config.batch]
+        batch = collate([molecules.graph(int(i)) for i in chosen]).to(model.device)
+        terms = model.loss(batch, generator_for(config.seed, VALIDATION, number))
+        values = [float(v) for v in (terms.total(config.loss), *terms)]
+        sums += len(chosen) * np.array(values)
+        total += len(chosen)
+    model.train(training)
+    return _named("val_", sums / total)
+
+
+def _named(prefix: str, values: Any) -> dict[str, float]:
+    names = ("loss", *(f"loss_{name}" for name in LossTerms._fields))
+    return {f"{prefix}{name}": float(value) for name, value in zip(names, values, strict=True)}
+
+
+def _prepared(config: TrainConfig, where: LaunchConfig, run: Run) -> MoleculeSet:
+    vocabulary = VOCABULARIES[config.model.vocabulary]
+    path = run.out / "molecules.npz"
+    if path.is_file():
+        return load_packed(path, vocabulary)
+    molecules, left_out = load_molecules(
+        config.data,
+        vocabulary,
+        data_root=resolve_data_root(where.data_root),
+        max_atoms=config.max_atoms,
+        max_molecules=config.max_molecules,
+        seed=config.seed,
+        jobs=where.jobs,
+        quiet=where.quiet,
+    )
+    rows = "".join(f"{count}\t{reason}\n" for reason, count in left_out.most_common())
+    write_atomically(run.out / "left_out.tsv", "molecules\treason\n" + rows)
+    molecules.save(path)
+    return molecules
+
+
+def _resumed(
+    run: Run, model: MiDi, optimizer: torch.optim.Optimizer, average: Any
+) -> tuple[int, list[list[float]]]:
+    """Updates done before, and the losses that are not logged yet."""
+    if not run.resumed:
+        return 0, []
+    state = load_training_state(run.checkpoints) if has_training_state(run.checkpoints) else None
+    run.truncate_after(state.step if state else 0)
+    if state is None:
+        return 0, []
+    assert state.optimizer_state is not None
+    model.load_state_dict(state.model_state)
+    optimizer.load_state_dict(state.optimizer_state)
+    if average is not None:
+        average.load_state_dict(state.extra_tensors)
+    return state.step, state.extra["window"]
+
+
+def _batch(molecules: MoleculeSet, config: TrainConfig, step: int) -> np.ndarray:
+    """Indices of an update's molecules: each once an epoch, among molecules of much the same size."""
+    batches = max(1, len(molecules) // config.batch)
+    epoch, number = divmod(step, batches)
+    return _epoch(molecules, config.batch, config.seed, epoch)[number]
+
+
+@lru_cache(maxsize=1)
+def _epoch(molecules: MoleculeSet, batch: int, seed: int, epoch: int) -> list[np.ndarray]:
+    rng = np.random.default_rng([seed, ORDER, epoch])
+    shuffled = rng.permutation(len(molecules))
+    count = max(1, len(molecules) // batch)
+    found = []
+    for start in range(0, count * batch, WINDOW * batch):
+        some = shuffled[start : min(start + WINDOW * batch, count * batch)]
+        some = some[np.argsort(molecules.sizes[some], kind="stable")]
+        found += [some[i : i + batch] for i in range(0, len(some), batch)]
+    return [found[i] for i in rng.permutation(len(found))]

@@ -1,0 +1,221 @@
+"""The commands, as a user types them: what they leave, and what they refuse."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from rdkit import Chem
+
+from molfeat_diffusion import featurize
+from molfeat_diffusion.checkpoint import save_model
+from molfeat_diffusion.cli import main
+from molfeat_diffusion.diffusion import MiDi
+from molfeat_diffusion.tables import count_rows, read_rows
+
+SMILES = ["CCO", "", "CC", "nonsense", "CN.Cl", "CF", "C[Si](C)C"]
+
+
+@pytest.fixture
+def home(model: MiDi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a checkpoint and a table of seven rows, three of which have no features."""
+    monkeypatch.chdir(tmp_path)
+    save_model(tmp_path / "model", model.float())
+    pd.DataFrame({"name": [f"m{i}" for i in range(7)], "mol": SMILES}).to_csv("in.csv", index=False)
+    return tmp_path
+
+
+def featurized(*options: str) -> None:
+    common = ["--checkpoint", "model", "--timestep", "3", "--id-column", "name", "--quiet"]
+    main(["featurize", *options, *common])
+
+
+def failed(*argv: str, capsys: pytest.CaptureFixture[str]) -> str:
+    with pytest.raises(SystemExit) as stop:
+        main(list(argv))
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert error.startswith("error: ")
+    return error
+
+
+def test_every_row_of_a_table_comes_out_in_every_format(home: Path) -> None:
+    for out in ("out.parquet", "out.csv", "out.npy"):
+        featurized("in.csv", "-o", out, "--shard-rows", "3")
+        assert not Path(f"{out}.parts").exists()
+    table = pq.read_table("out.parquet").to_pandas()
+    assert table["row"].tolist() == list(range(7))
+    assert table["id"].tolist() == [f"m{i}" for i in range(7)]
+    matrix = table.filter(like="midi_").to_numpy()
+    assert np.isnan(matrix).all(1).tolist() == [False, True, False, True, False, False, True]
+    np.testing.assert_array_equal(np.load("out.npy"), matrix)
+    text = pd.read_csv("out.csv").filter(like="midi_").to_numpy()
+    np.testing.assert_allclose(text, matrix, rtol=1e-5)
+    with open("out.parquet.failures.csv") as file:
+        rows = list(csv.DictReader(file))
+    found = [(row["row"], row["id"], row["stage"], row["failed"]) for row in rows]
+    assert found == [
+        ("1", "m1", "parse", "yes"),
+        ("3", "m3", "parse", "yes"),
+        ("4", "m4", "fragment", "no"),
+        ("6", "m6", "vocabulary", "yes"),
+    ]
+
+
+def test_skipped_rows_keep_the_others_numbers(home: Path) -> None:
+    featurized("in.csv", "-o", "out.parquet", "--errors", "skip", "--shard-rows", "2")
+    table = pq.read_table("out.parquet").to_pandas()
+    assert table["row"].tolist() == [0, 2, 4, 5]
+    assert not table.isna().any(axis=None)
+
+
+def test_a_killed_run_resumes_without_doing_shards_again(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    featurized("in.csv", "-o", "straight.parquet", "--shard-rows", "2")
+    run, done = featurize._run, []
+
+    def counted(featurizer: object, rows: list, start: int, *rest: object) -> dict:
+        if start == 4 and len(done) == 2:
+            raise KeyboardInterrupt
+        done.append(start)
+        return run(featurizer, rows, start, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(featurize, "_run", counted)
+    with pytest.raises(SystemExit) as stop:
+        featurized("in.csv", "-o", "out.parquet", "--shard-rows", "2")
+    assert stop.value.code == 130
+    capsys.readouterr()
+    options = ("in.csv", "-o", "out.parquet", "--checkpoint", "model")
+    assert "use --resume" in failed("featurize", *options, capsys=capsys)
+    # A half-written shard: its record is not there yet.
+    Path("out.parquet.parts/000000000004.parquet.next").write_bytes(b"half")
+    done.append(-1)
+    featurized("in.csv", "-o", "out.parquet", "--shard-rows", "2", "--resume")
+    assert done == [0, 2, -1, 4, 6]
+    assert Path("out.parquet").read_bytes() == Path("straight.parquet").read_bytes()
+
+
+def test_inputs_of_all_kinds_have_the_same_rows(home: Path) -> None:
+    frame = pd.read_csv("in.csv", keep_default_na=False)
+    frame.to_parquet("in.parquet")
+    Path("in.smi").write_text("".join(f"{s} m{i}\n" if s else "\n" for i, s in enumerate(SMILES)))
+    with gzip.open("in.csv.gz", "wt") as file:
+        file.write(Path("in.csv").read_text())
+    for name in ("in.csv", "in.csv.gz", "in.parquet", "in.smi"):
+        columns = {} if name == "in.smi" else {"id_column": "name"}
+        rows = list(read_rows(Path(name), **columns))
+        assert [row.molecule for row in rows] == SMILES, name
+        assert [row.id for row in rows] == ["m0", "1" if name == "in.smi" else "m1"] + [
+            f"m{i}" for i in range(2, 7)
+        ]
+        assert count_rows(Path(name)) == 7
+    blocks = [Chem.MolToMolBlock(Chem.MolFromSmiles(s)) for s in ("CC", "CO")]
+    Path("in.sdf").write_text(f"{blocks[0]}$$$$\nbroken\n$$$$\n{blocks[1]}$$$$\n")
+    sdf = list(read_rows(Path("in.sdf")))
+    assert [row.molecule is None for row in sdf] == [False, True, False]
+    assert count_rows(Path("in.sdf")) == 3
+
+
+def test_duplicate_ids_are_kept_and_told(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("twice.smi").write_text("CC a\nCO a\nCN b\n")
+    main(
+        [
+            "featurize",
+            "twice.smi",
+            "-o",
+            "t.csv",
+            "--checkpoint",
+            "model",
+            "--quiet",
+            "--timestep",
+            "2",
+        ]
+    )
+    assert "1 rows have the id of an earlier row" in capsys.readouterr().err
+    assert pd.read_csv("t.csv")["id"].tolist() == ["a", "a", "b"]
+
+
+def test_what_featurize_refuses(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("latin.csv").write_bytes("smiles,n\nCC,caf\xe9\n".encode("latin-1"))
+    pd.DataFrame({"smiles": ["CC"] * 50}).to_parquet("whole.parquet")
+    Path("half.parquet").write_bytes(Path("whole.parquet").read_bytes()[:200])
+    Path("empty.csv").write_text("smiles\n")
+    Path("in.xlsx").write_text("")
+    Path("there.csv").write_text("")
+    cases = {
+        ("missing.csv", "o.csv"): "no such file",
+        ("in.xlsx", "o.csv"): "its name must end in",
+        ("in.csv", "o.txt"): "must end in .parquet, .csv, .npy",
+        ("in.csv", "no/o.csv"): "the folder no does not exist",
+        ("in.csv", "there.csv"): "there.csv exists",
+        ("latin.csv", "o.csv"): "not UTF-8",
+        ("half.parquet", "o.csv"): "truncated",
+        ("empty.csv", "o.csv"): "it has no rows",
+        ("in.csv", "o.csv", "--smiles-column", "moll"): "did you mean mol",
+        ("in.csv", "o.csv", "--errors", "raise"): "row 1 (id 1): parse: empty SMILES",
+        ("in.csv", "o.npy", "--errors", "skip"): "use --errors nan",
+        ("in.csv", "o.csv", "--layer", "9"): "layer 9: must be in 1 .. 2",
+        ("in.csv", "o.csv", "--shard-rows", "0"): "--shard-rows 0",
+    }
+    for (source, out, *options), message in cases.items():
+        argv = ["featurize", source, "-o", out, "--checkpoint", "model", "--quiet", *options]
+        if "--layer" not in options:
+            argv += ["--timestep", "3"]
+        assert message in failed(*argv, capsys=capsys), argv
+    assert "no such checkpoint" in failed(
+        "featurize", "in.csv", "-o", "o.csv", "--checkpoint", "./none", capsys=capsys
+    )
+
+
+def test_train_sample_and_featurize_in_turn(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("few.smi").write_text("CCO\nCN\nC=O\nCF\nCC\n")
+    tiny = ["--layers", "1", "--width-atoms", "8", "--width-bonds", "4", "--width-global", "4"]
+    tiny += ["--heads", "2", "--updates", "2", "--batch", "2", "--timesteps", "6", "--quiet"]
+    main(["train", "qm9_no_h_cpu", "--data", "few.smi", *tiny, "--out", "run"])
+    assert Path("run/plots/training.png").is_file()
+    assert json.loads(Path("run/config.json").read_text())["model"]["vocabulary"] == "qm9_no_h"
+    main(["sample", "run", "-n", "3", "-o", "made.sdf", "--steps", "2", "--quiet"])
+    assert "valid" in capsys.readouterr().out
+    assert count_rows(Path("made.sdf")) == 3
+    found = json.loads(Path("made.sdf.json").read_text())
+    assert 0 <= found["metrics"]["valid"] <= 1
+    main(
+        ["featurize", "few.smi", "-o", "f.npy", "--checkpoint", "run", "--timestep", "1", "--quiet"]
+    )
+    assert np.load("f.npy").shape == (5, 8)
+    assert "steps 7: must be in 1 .. 6" in failed("sample", "run", "--steps", "7", capsys=capsys)
+
+
+def test_an_imported_checkpoint_gives_features_and_no_samples(
+    home: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["import-midi", str(data / "midi" / "lightning.ckpt"), "-o", "imported"])
+    assert "no marginals" in capsys.readouterr().err
+    Path("few.smi").write_text("CCO\nCBr\n")
+    main(["featurize", "few.smi", "-o", "f.npy", "--checkpoint", "imported", "--quiet"])
+    assert np.isfinite(np.load("f.npy")).all()
+    assert "no distribution of molecule sizes" in failed("sample", "imported", capsys=capsys)
+    assert "no marginals" in failed("sample", "imported", "--atoms", "4", capsys=capsys)
+    Path("few2.smi").write_text("CCO\nCBr\n")
+    again = ["import-midi", str(data / "midi" / "lightning.ckpt"), "-o", "whole"]
+    main([*again, "--data", "few2.smi"])
+    main(["sample", "whole", "-n", "2", "--steps", "2", "--quiet"])
+    assert count_rows(Path("molecules.sdf")) == 2
+
+
+def test_a_training_needs_a_preset_that_is_there(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "train needs a preset first" in failed("train", capsys=capsys)
+    assert "did you mean midi_cpu?" in failed("train", "midi_cp", capsys=capsys)
+
+
+def test_presets_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["presets"])
+    assert "midi_cpu" in capsys.readouterr().out

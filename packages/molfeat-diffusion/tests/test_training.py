@@ -1,0 +1,155 @@
+"""Training: data from files, and runs that resume to the same numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from rdkit import Chem
+
+from molfeat_diffusion import training
+from molfeat_diffusion.checkpoint import load_model
+from molfeat_diffusion.config import LaunchConfig, ModelConfig, TrainConfig
+from molfeat_diffusion.datasets import load_molecules, load_packed, pack
+from molfeat_diffusion.molecules import VOCABULARIES, graph_from_mol
+from molfeat_diffusion.training import train
+from priors_shared.errors import UserError
+from priors_shared.runs import Run
+
+Conformer = Callable[[str], Chem.Mol]
+QUIET = LaunchConfig(accelerator="cpu", quiet=True)
+SMILES = ["CCO", "CN", "C=O", "CF", "C#C", "CC", "[NH4+]"]
+
+
+@pytest.fixture
+def packed(conformer: Conformer, tmp_path: Path) -> Path:
+    words = VOCABULARIES["qm9"]
+    molecules = pack([graph_from_mol(conformer(s), words) for s in SMILES], words)
+    molecules.save(tmp_path / "few.npz")
+    return tmp_path / "few.npz"
+
+
+@pytest.fixture
+def config(small: ModelConfig, packed: Path) -> TrainConfig:
+    return TrainConfig(
+        data=(str(packed),),
+        model=small,
+        updates=4,
+        batch=3,
+        ema=0.9,
+        validation_share=0.3,
+        validate_every=4,
+        checkpoint_every=2,
+        log_every=3,
+    )
+
+
+def start(config: TrainConfig, out: Path, *, resume: bool = False) -> Run:
+    return Run.create(out, asdict(config), command="test", resume=resume, quiet=True)
+
+
+def test_a_killed_run_resumes_to_the_same_bytes(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed after a checkpoint, in the middle of what is logged as one line, with dropout and an average."""
+    with start(config, tmp_path / "straight") as run:
+        train(config, QUIET, run)
+
+    batches = training._batch
+
+    def killed(molecules: object, config: TrainConfig, step: int) -> np.ndarray:
+        if step == 3:
+            raise KeyboardInterrupt
+        return batches(molecules, config, step)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(training, "_batch", killed)
+    with start(config, tmp_path / "killed") as run, pytest.raises(KeyboardInterrupt):
+        train(config, QUIET, run)
+    monkeypatch.undo()
+    with start(config, tmp_path / "killed", resume=True) as run:
+        train(config, QUIET, run)
+    for name in ("metrics.jsonl", "model/model.safetensors"):
+        straight, resumed = ((tmp_path / d / name).read_bytes() for d in ("straight", "killed"))
+        assert straight == resumed, name
+    model, record = load_model(tmp_path / "straight")
+    assert model.knows_marginals
+    assert record["trained"]["molecules"] == 5
+
+
+def test_marginals_and_sizes_are_counted(packed: Path) -> None:
+    words = VOCABULARIES["qm9"]
+    molecules = load_packed(packed, words)
+    sizes = [Chem.AddHs(Chem.MolFromSmiles(s)).GetNumAtoms() for s in SMILES]
+    assert molecules.sizes.tolist() == sizes
+    marginals = molecules.marginals()
+    assert [float(m.sum()) for m in marginals] == pytest.approx([1, 1, 1])
+    assert float(marginals.charges[2]) == pytest.approx(1 / sum(sizes))
+    pairs = sum(n * (n - 1) for n in sizes)
+    assert float(marginals.bonds[3]) == pytest.approx(2 / pairs)  # one triple bond
+    histogram = molecules.size_histogram()
+    assert int(histogram.sum()) == len(SMILES)
+    assert torch.equal(molecules.graph(3).pos, molecules.subset([3]).graph(0).pos)
+
+
+def test_smiles_files_get_conformers_and_say_what_they_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "some.smi"
+    path.write_text("CCO ethanol\n\nCC\nnonsense\nC[Si](C)C\nCCCCCC\n")
+    options = {"data_root": None, "max_atoms": 12, "quiet": True}
+    found, left_out = load_molecules([str(path)], VOCABULARIES["qm9"], **options)
+    assert sorted(found.sizes.tolist()) == [8, 9]
+    assert sum(left_out.values()) == 3
+    assert {key.split(":")[0] for key in left_out} == {"parse", "vocabulary", "size"}
+    again, _ = load_molecules([str(path)], VOCABULARIES["qm9"], **options)
+    np.testing.assert_array_equal(found.positions, again.positions)
+
+
+@pytest.mark.reference
+def test_qm9_is_read_with_its_structures(reference_data: Path) -> None:
+    words = VOCABULARIES["qm9"]
+    found, left_out = load_molecules(
+        ["qm9"], words, data_root=reference_data, max_atoms=29, max_molecules=30, quiet=True
+    )
+    assert len(found) + sum(left_out.values()) == 30
+    assert len(found) > 25
+    lengths = []
+    for i in range(len(found)):
+        graph = found.graph(i)
+        first, second = graph.edge_index
+        lengths.append((graph.pos[first] - graph.pos[second]).norm(dim=-1))
+    bonds = torch.cat(lengths)
+    assert 0.9 < float(bonds.min()) < float(bonds.max()) < 1.8
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("nothing.sdf", "no such file"),
+        ("qm9", "give --data-root"),
+        ("table.csv", "no column smiles; its columns: a, b"),
+        ("broken.npz", "not a file of packed molecules"),
+        ("few.npz", "packed for qm9, the model has geom"),
+        ("empty.smi", "0 usable molecules"),
+    ],
+)
+def test_wrong_data_is_named(
+    packed: Path, source: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(packed.parent)
+    Path("table.csv").write_text("a,b\n1,2\n")
+    Path("broken.npz").write_bytes(b"PK nothing")
+    Path("empty.smi").write_text("")
+    with pytest.raises(UserError, match=message):
+        load_molecules([source], VOCABULARIES["geom"], data_root=None, max_atoms=9, quiet=True)
+
+
+def test_a_loss_that_is_no_number_stops_the_run(config: TrainConfig, tmp_path: Path) -> None:
+    config = replace(config, learning_rate=1e30, ema=None)
+    with (
+        start(config, tmp_path / "run") as run,
+        pytest.raises(UserError, match="no longer a number"),
+    ):
+        train(config, QUIET, run)

@@ -18,6 +18,7 @@ from hypernet_maml.experiments.evidence import (
     Claim,
     Evidence,
     Study,
+    evidence_section,
     verdict,
 )
 from hypernet_maml.metatraining import new_learner, save_learner
@@ -26,6 +27,7 @@ from hypernet_maml.presets import DOMAIN, META, TRAIN
 from hypernet_maml.training import save_network
 from priors_shared.checkpoints import CONFIG
 from priors_shared.datasets import ImageDataset
+from priors_shared.reports import Measured, Table
 from priors_shared.runs import Run
 
 PRESET = "cifar10_hyperwrn_16_1_cpu"
@@ -84,6 +86,20 @@ def test_a_table_holds_each_arms_mean_a_paired_test_and_parameter_counts(tmp_pat
     text = (tmp_path / "table-3.3-cpu.md").read_text()
     assert "71.00 ± 1.00" in text
     assert "| WRN-28-4 | – | 95.65 |" in text
+
+
+def test_the_report_shows_what_the_table_shows(tmp_path: Path) -> None:
+    for seed in SEEDS:
+        for arm, accuracy in (("unshared", 0.7), ("plain", 0.6), ("shared", 0.69)):
+            finished(tmp_path / "runs", arm, seed, accuracy + 0.01 * seed * (arm == "shared"))
+    reproduce("table-3.3", tmp_path)
+    section = evidence_section(tmp_path / "table-3.3-cpu.json")
+    (table,) = (part for part in section.parts if isinstance(part, Table))
+    assert table.columns[0] == "model"
+    ours = {row[0]: row[list(table.columns).index("CIFAR-10 (%)")] for row in table.rows}
+    assert ours["WRN-16-1"] == Measured.over_seeds([60.0] * 3)
+    assert ours["WRN-28-4"] is None
+    assert [verdict.holds for verdict in section.verdicts()] == [True, None]
 
 
 def test_the_gain_of_averaging_is_compared_with_the_gain_of_averaging(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ THESIS_COUNTS = {
     "ResNet-18": (11.1, None, 21.4),
     "ResNet-34": (21.3, None, 41.6),
 }
-_PER_CLASS, _UPDATES, _TEST_TASKS = 4, 60, 40  # of the live trainings: a minute on two cores
+_PER_CLASS, _UPDATES, _TEST_TASKS = 4, 40, 30  # of the live trainings: a minute on two cores
 
 
 def run(report_dir: Path, quick: bool, progress: type[Any]) -> Section:
@@ -42,7 +42,7 @@ def run(report_dir: Path, quick: bool, progress: type[Any]) -> Section:
             "from an embedding. After training they are written out: the exported network is plain. In "
             "few-shot learning, embeddings adapt to a task while the hypernetwork keeps what tasks share.",
             _counts_section(),
-            _shipped_section(50 if quick else 600, progress),
+            _shipped_section(30 if quick else 600, progress),
             _live_section(report_dir, progress),
             *_stored_sections(folder),
         ],

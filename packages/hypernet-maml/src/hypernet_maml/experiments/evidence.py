@@ -236,13 +236,15 @@ def write_evidence(
 def evidence_section(path: Path) -> Section:
     """What `write_evidence` wrote to a JSON file, for the report."""
     result = read_result(path)
+    # JSON's keys are sorted: what names the row is first again.
+    rows = [{"model": row["model"], **row} for row in result["rows"]]
     said = (
         f"{result['title']}. {result['note']} Small-scale runs on a CPU, seeds {result['seeds']}, "
         f"{result['date']}, commit {str(result['commit'])[:10]}."
     )
     parts: list[Any] = [
         said,
-        comparison_table(result["rows"], result["thesis"] or {}, digits=2),
+        comparison_table(rows, result["thesis"] or {}, digits=2),
         *(
             Verdict(_HOLDS.get(c["verdict"]), f"{c['text']} ({c['column']}): {_difference(c)}")
             for c in result["comparisons"]

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from hypernet_maml import domain
 from hypernet_maml.cli import main
 from hypernet_maml.config import Domain, DomainConfig, LaunchConfig, NetworkConfig
-from hypernet_maml.data import crop_and_grey, domain_sets
+from hypernet_maml.data import InMemory, crop_and_grey, domain_sets
 from hypernet_maml.domain import DomainObjective, train_domains
 from hypernet_maml.hyperconv import is_hyper_parameter, output_l2
 from hypernet_maml.learner import load_network
@@ -252,11 +252,11 @@ def test_the_network_kept_is_the_best_in_crossval_and_tested_once(
     snapshots: list[dict[str, Tensor]] = []
     tested: list[int] = []
 
-    def scripted(net: Classifier, dataset: ImageDataset, _: object) -> float:
+    def scripted(net: Classifier, source: InMemory, _: object) -> float:
         snapshots.append({name: value.clone() for name, value in net.state_dict().items()})
-        if dataset.split == "crossval":
+        if source.dataset.split == "crossval":
             return next(crossval)
-        tested.append(len(dataset))
+        tested.append(len(source))
         return 0.5
 
     monkeypatch.setattr(domain, "evaluate", scripted)

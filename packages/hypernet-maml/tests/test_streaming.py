@@ -18,6 +18,7 @@ from hypernet_maml.training import train
 from priors_shared.errors import UserError
 from priors_shared.runs import Run, read_metrics
 
+pytest.importorskip("torchvision")  # the extra `imagenet`
 NETWORK = NetworkConfig(kind="conv4", width=8, image_size=16, sharing="none")
 COLOURS = {"blue": (20, 40, 220), "green": (30, 200, 60), "red": (210, 30, 40)}
 PER_CLASS = 6

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from priors_shared.errors import UserError
+from priors_shared.runs import Run
 
 SCHEMA = 1
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
@@ -168,6 +169,22 @@ def load_training_state(folder: Path) -> TrainingState:
         extra_tensors=_below("extra_tensors/", tensors),
         random_state=_unpack(record["random"], tensors),
     )
+
+
+def resume_training(run: Run, model: nn.Module, optimizer: Optimizer) -> TrainingState | None:
+    """Put model and optimizer where a resumed run's checkpoint stood, and return it.
+
+    Drops what was logged after it. None: from the start, as of a new run or one without checkpoint.
+    """
+    if not run.resumed:
+        return None
+    state = load_training_state(run.checkpoints) if has_training_state(run.checkpoints) else None
+    run.truncate_after(state.step if state else 0)
+    if state is not None:
+        model.load_state_dict(state.model_state)
+        assert state.optimizer_state is not None
+        optimizer.load_state_dict(state.optimizer_state)
+    return state
 
 
 def find_weights(name: str | Path, *, shipped: Path, command: str) -> str | Path:

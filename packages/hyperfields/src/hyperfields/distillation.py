@@ -20,9 +20,7 @@ from hyperfields.rendering import composite, over, points_along, render_weights_
 from hyperfields.text import TextEncoder, normalise
 from hyperfields.views import PosedViews
 from priors_shared.checkpoints import (
-    TrainingState,
-    has_training_state,
-    load_training_state,
+    resume_training,
     save_training_state,
 )
 from priors_shared.devices import launch, set_threads
@@ -88,7 +86,7 @@ def distill(
     torch.manual_seed(generator_for(config.seed, INITIAL_WEIGHTS).initial_seed())
     net = HyperNetwork(config.model, text.dim).to(fabric.device)
     optimizer = build_optimizer(net, config)
-    state = resumed_state(run, net, optimizer)
+    state = resume_training(run, net, optimizer)
     begun = state.step if state is not None else 0
     loss_of, prepared = fabric.setup(Distillation(net), optimizer)
     prompts = sorted(teachers)
@@ -185,21 +183,3 @@ def learning_rate_share(config: DistillConfig, step: int) -> float:
     """Share of the learning rate at an update: 1 at the first, `final_rate` at the last, a cosine between."""
     progress = step / max(1, config.iterations - 1)
     return config.final_rate + (1 - config.final_rate) * (1 + math.cos(math.pi * progress)) / 2
-
-
-def resumed_state(
-    run: Run, model: nn.Module, optimizer: torch.optim.Optimizer
-) -> TrainingState | None:
-    """Where a resumed run's checkpoint stood, with model and optimizer put there; None: from the start.
-
-    Drops what was logged after it.
-    """
-    if not run.resumed:
-        return None
-    state = load_training_state(run.checkpoints) if has_training_state(run.checkpoints) else None
-    run.truncate_after(state.step if state else 0)
-    if state is not None:
-        model.load_state_dict(state.model_state)
-        assert state.optimizer_state is not None
-        optimizer.load_state_dict(state.optimizer_state)
-    return state

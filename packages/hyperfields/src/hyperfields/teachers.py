@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from hyperfields.cameras import Camera, Rays, sample_orbit, with_view
 from hyperfields.config import LaunchConfig, TeachConfig
-from hyperfields.distillation import CAMERAS, INITIAL_WEIGHTS, resumed_state
+from hyperfields.distillation import CAMERAS, INITIAL_WEIGHTS
 from hyperfields.field import Field
 from hyperfields.guidance.diffusion import load_guidance
 from hyperfields.guidance.empirical import EmpiricalGuidance
@@ -19,7 +19,7 @@ from hyperfields.guidance.vsd import Vsd
 from hyperfields.rendering import render_rays
 from hyperfields.text import normalise
 from hyperfields.views import procedural_views
-from priors_shared.checkpoints import save_training_state
+from priors_shared.checkpoints import resume_training, save_training_state
 from priors_shared.devices import launch, set_threads
 from priors_shared.episodes import generator_for
 from priors_shared.runs import Run
@@ -59,7 +59,7 @@ def teach(
         trained["lora"] = vsd.lora
         groups.append({"params": list(vsd.lora), "lr": LORA_RATE * config.learning_rate})
     optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-15)
-    state = resumed_state(run, trained, optimizer)
+    state = resume_training(run, trained, optimizer)
     begun = state.step if state is not None else 0
     with run.progress(config.iterations, f"teach {field.prompt}", start=begun) as progress:
         for step in range(begun, config.iterations):

@@ -37,10 +37,9 @@ from hypernet_maml.training import (
     copied_state,
     evaluate,
     learning_rate,
-    resumed_state,
     save_network,
 )
-from priors_shared.checkpoints import save_training_state
+from priors_shared.checkpoints import resume_training, save_training_state
 from priors_shared.datasets import ImageDataset
 from priors_shared.devices import launch, set_threads
 from priors_shared.episodes import generator_for
@@ -89,7 +88,7 @@ def train_domains(
     net.to(fabric.device).to(memory_format=torch.channels_last)
     optimizer = build_optimizer(net, config)
     begun, best, best_state = 0, -1.0, copied_state(net)
-    state = resumed_state(run, net, optimizer)
+    state = resume_training(run, net, optimizer)
     if state is not None:
         begun, best, best_state = state.step, float(state.extra["best"]), state.extra_tensors
 

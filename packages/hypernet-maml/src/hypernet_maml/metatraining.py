@@ -31,8 +31,9 @@ from hypernet_maml.maml import (
     movement,
 )
 from hypernet_maml.networks import Classifier, build_network, with_new_classifier
-from hypernet_maml.training import INITIAL_WEIGHTS, copied_state, resumed_state
+from hypernet_maml.training import INITIAL_WEIGHTS, copied_state
 from priors_shared.checkpoints import (
+    resume_training,
     save_training_state,
     save_weights,
 )
@@ -79,7 +80,7 @@ def metatrain(
     learner = new_learner(pretrained, network, config).to(fabric.device)
     optimizer = torch.optim.Adam(learner.parameters(), lr=config.learning_rate)
     begun, best, best_state = 0, -1.0, copied_state(learner)
-    state = resumed_state(run, learner, optimizer)
+    state = resume_training(run, learner, optimizer)
     if state is not None:
         begun, best, best_state = state.step, float(state.extra["best"]), state.extra_tensors
 

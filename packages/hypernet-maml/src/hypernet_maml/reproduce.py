@@ -168,7 +168,8 @@ def _live_section(report_dir: Path, progress: type[Any]) -> Section:
         base = glyphs_hyperconv4_cpu()
         network = replace(base.network, sharing=sharing)  # type: ignore[arg-type]
         config = replace(base, network=network, per_class=_PER_CLASS, epochs=2)
-        out = _fresh(report_dir / "live" / title)
+        out = report_dir / "live" / title
+        shutil.rmtree(out, ignore_errors=True)  # what an earlier report left
         with Run.create(
             out / "train", {}, command="reproduce", tensorboard=False, quiet=True
         ) as run_of:
@@ -202,12 +203,6 @@ def _live_section(report_dir: Path, progress: type[Any]) -> Section:
         Figure.from_matplotlib(figure),
     ]
     return Section("Learning, live", parts)
-
-
-def _fresh(folder: Path) -> Path:
-    """The folder, without what an earlier report left in it."""
-    shutil.rmtree(folder, ignore_errors=True)
-    return folder
 
 
 def _stored_sections(folder: Path) -> Sequence[Section]:

@@ -29,9 +29,7 @@ from hypernet_maml.hyperconv import (
 from hypernet_maml.layers import BatchNorm2d
 from hypernet_maml.networks import Classifier, build_network
 from priors_shared.checkpoints import (
-    TrainingState,
-    has_training_state,
-    load_training_state,
+    resume_training,
     save_training_state,
     save_weights,
 )
@@ -85,7 +83,7 @@ def train(config: TrainConfig, where: LaunchConfig, run: Run) -> Classifier:
     optimizer = build_optimizer(net, config)
     average = AveragedModel(net) if config.swa_from is not None else None
     begun = 0
-    state = resumed_state(run, net, optimizer)
+    state = resume_training(run, net, optimizer)
     if state is not None:
         begun = state.step
         if average is not None:
@@ -127,24 +125,6 @@ def train(config: TrainConfig, where: LaunchConfig, run: Run) -> Classifier:
     if fabric.is_global_zero:
         save_network(run.out / "model", final, config, val_accuracy=accuracy)
     return final
-
-
-def resumed_state(
-    run: Run, model: nn.Module, optimizer: torch.optim.Optimizer
-) -> TrainingState | None:
-    """Where a resumed run's checkpoint stood, with model and optimizer put there; None: from the start.
-
-    Drops what was logged after it.
-    """
-    if not run.resumed:
-        return None
-    state = load_training_state(run.checkpoints) if has_training_state(run.checkpoints) else None
-    run.truncate_after(state.step if state else 0)
-    if state is not None:
-        model.load_state_dict(state.model_state)
-        assert state.optimizer_state is not None
-        optimizer.load_state_dict(state.optimizer_state)
-    return state
 
 
 def copied_state(model: nn.Module) -> dict[str, Tensor]:

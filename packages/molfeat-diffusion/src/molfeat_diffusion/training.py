@@ -19,7 +19,7 @@ from molfeat_diffusion.config import LaunchConfig, LossConfig, TrainConfig
 from molfeat_diffusion.datasets import MoleculeSet, load_molecules, load_packed, split
 from molfeat_diffusion.diffusion import LossTerms, MiDi
 from molfeat_diffusion.molecules import VOCABULARIES, DenseMolecules, collate
-from priors_shared.checkpoints import has_training_state, load_training_state, save_training_state
+from priors_shared.checkpoints import resume_training, save_training_state
 from priors_shared.datasets.base import resolve_data_root
 from priors_shared.devices import launch, set_threads
 from priors_shared.episodes import generator_for
@@ -167,15 +167,9 @@ def _resumed(
     run: Run, model: MiDi, optimizer: torch.optim.Optimizer, average: Any
 ) -> tuple[int, list[list[float]]]:
     """Updates done before, and the losses that are not logged yet."""
-    if not run.resumed:
-        return 0, []
-    state = load_training_state(run.checkpoints) if has_training_state(run.checkpoints) else None
-    run.truncate_after(state.step if state else 0)
+    state = resume_training(run, model, optimizer)
     if state is None:
         return 0, []
-    assert state.optimizer_state is not None
-    model.load_state_dict(state.model_state)
-    optimizer.load_state_dict(state.optimizer_state)
     if average is not None:
         average.load_state_dict(state.extra_tensors)
     return state.step, state.extra["window"]

@@ -227,7 +227,7 @@ def table(
             row = row_title(arm, network)
             for column, base in columns.items():
                 accuracies = {}
-                for seed, config, folder in _trained(study, base, arm):
+                for seed, config, folder in trained(study, base, arm):
                     accuracies[seed] = 100 * final_accuracy(folder)
                     configs[f"{row}, {column}"] = asdict(config)
                     facts[row] = parameter_counts(config)
@@ -301,7 +301,7 @@ def figure(
     summary = f"{spec.y}, mean over training"
     for arm in _BIAS_ARMS:
         row = row_title(arm, network)
-        for seed, config, folder in _trained(study, base, arm):
+        for seed, config, folder in trained(study, base, arm):
             configs[row] = asdict(config)
             points = _curve(read_metrics(folder), spec)
             curves.setdefault(row, {})[seed] = points
@@ -359,7 +359,7 @@ def final_accuracy(folder: Path) -> float:
     return float(record["val_accuracy"])
 
 
-def _trained(study: Study, base: str, arm: str) -> Iterator[tuple[int, TrainConfig, Path]]:
+def trained(study: Study, base: str, arm: str) -> Iterator[tuple[int, TrainConfig, Path]]:
     """The seeds of an arm that are trained, with configuration and run folder."""
     from hypernet_maml.training import train
 

@@ -13,16 +13,22 @@ from pathlib import Path
 from typing import Any, get_args
 
 from hypernet_maml.config import Domain, DomainConfig, LaunchConfig
-from hypernet_maml.experiments.classification import ARMS
-from hypernet_maml.experiments.evidence import Claim, Evidence, PerSeed, Study, write_evidence
-from hypernet_maml.presets import DOMAIN, TRAIN
+from hypernet_maml.experiments.classification import trained
+from hypernet_maml.experiments.evidence import (
+    ARM_TITLES,
+    Evidence,
+    PerSeed,
+    Study,
+    hyper_beats_plain,
+    write_evidence,
+)
+from hypernet_maml.presets import DOMAIN
 from priors_shared.runs import Run
 
 _PRESETS = {
     "cpu": ("tiny_imagenet_hyperresnet18_cpu", "pacs_hyperresnet18_cpu", "ResNet-18, width 16"),
     "paper": ("tiny_imagenet_hyperresnet18", "pacs_hyperresnet18", "ResNet-18"),
 }
-_TITLES = {"plain": "{}", "unshared": "Hyper{}"}
 MEAN = "mean"
 THESIS: Mapping[str, Mapping[str, float]] = {
     "ResNet-18 (code)": {
@@ -56,20 +62,13 @@ def table_3_8(
     runs: Path = Path("runs"),
 ) -> None:
     """Train what is missing (unless quick) and write the table as JSON and Markdown."""
-    from hypernet_maml.training import train
-
     study = Study(preset, out, runs, quick)
     pretraining_preset, domain_preset, network = _PRESETS[preset]
     measured: dict[str, dict[str, PerSeed]] = {}
     configs: dict[str, Any] = {}
-    for arm, title in _TITLES.items():
+    for arm, title in ARM_TITLES.items():
         row = title.format(network)
-        for seed in study.seeds:
-            pretraining = replace(ARMS[arm](TRAIN[pretraining_preset]()), seed=seed)
-            begun = study.runs / pretraining_preset / f"{arm}-{seed}"
-            pretrain = partial(train, pretraining, LaunchConfig())
-            if not study.finished(begun, pretraining, pretrain):
-                continue
+        for seed, pretraining, begun in trained(study, pretraining_preset, arm):
             accuracies = {}
             for domain in get_args(Domain):
                 base = DOMAIN[domain_preset]()
@@ -85,13 +84,12 @@ def table_3_8(
                 accuracies[MEAN] = sum(accuracies.values()) / len(accuracies)
             for name, accuracy in accuracies.items():
                 measured.setdefault(row, {}).setdefault(name, {})[seed] = accuracy
-    text = f"{network}: with RSC, the hypernetwork beats the plain network on unseen domains"
-    sides = ((_TITLES[arm].format(network),) for arm in ("unshared", "plain"))
+    text = "with RSC, the hypernetwork beats the plain network on unseen domains"
     write_evidence(
         study,
         "table-3.8",
         Evidence(measured, THESIS, facts={}),
-        [Claim(text, *sides)],
+        [hyper_beats_plain(network, text)],
         title="Table 3.8: accuracy (%) on the domain of PACS that was held out",
         config=configs,
         data="PACS, all images of the held-out domain; pre-trained on Tiny-ImageNet",

@@ -65,6 +65,16 @@ class Claim:
     worse: tuple[str, ...]
 
 
+ARM_TITLES = {"plain": "{}", "unshared": "Hyper{}"}
+"""Rows of a network and its hypernetwork, where a table has only these two arms."""
+
+
+def hyper_beats_plain(network: str, text: str) -> Claim:
+    """The claim of a table of these two arms."""
+    better, worse = ((ARM_TITLES[arm].format(network),) for arm in ("unshared", "plain"))
+    return Claim(f"{network}: {text}", better, worse)
+
+
 @dataclass(frozen=True)
 class Evidence:
     """A table's numbers: by row and column, one per seed."""

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hypernet_maml.config import LaunchConfig, MetaConfig
-from hypernet_maml.experiments.classification import ARMS
+from hypernet_maml.experiments.classification import trained
 from hypernet_maml.experiments.evidence import (
+    ARM_TITLES,
     Claim,
     Curves,
     Evidence,
@@ -25,15 +26,15 @@ from hypernet_maml.experiments.evidence import (
     Picture,
     SeedCurves,
     Study,
+    hyper_beats_plain,
     write_evidence,
 )
-from hypernet_maml.presets import META, TRAIN
+from hypernet_maml.presets import META
 from priors_shared.runs import Run, read_metrics, write_atomically
 from priors_shared.statistics import compare_paired
 
 SHOTS = (1, 5)
 _ALGORITHMS: dict[str, Literal["maml", "hyper-maml"]] = {"plain": "maml", "unshared": "hyper-maml"}
-_TITLES = {"plain": "{}", "unshared": "Hyper{}"}
 MOVED_TASKS = 20
 TEST_SEED, TEST_TASKS = 20_000, {"cpu": 200, "paper": 1000}
 
@@ -132,8 +133,7 @@ def table(
             mean = 100 * sum(accuracies) / len(accuracies)
             measured.setdefault(learner.row, {}).setdefault(at, {})[learner.seed] = mean
             per_task.setdefault(learner.row, {}).setdefault(at, {})[learner.seed] = accuracies
-        sides = ((_TITLES[arm].format(setting.network),) for arm in ("unshared", "plain"))
-        claims.append(Claim(f"{setting.network}: {spec.claim}", *sides))
+        claims.append(hyper_beats_plain(setting.network, spec.claim))
     write_evidence(
         study,
         name,
@@ -226,12 +226,11 @@ def _write_figure(
     title: str,
     picture: Picture,
 ) -> None:
-    sides = ((_TITLES[arm].format(setting.network),) for arm in ("unshared", "plain"))
     write_evidence(
         study,
         name,
         Evidence(measured, thesis={}, facts={}),
-        [Claim(f"{setting.network}: {claim}", *sides)],
+        [hyper_beats_plain(setting.network, claim)],
         title=title,
         config=asdict(META[setting.metatraining]()),
         data=META[setting.metatraining]().dataset,
@@ -250,20 +249,13 @@ class _Learner:
 
 def _trained(study: Study, setting: Setting) -> Iterator[_Learner]:
     """The meta-trained learners of both arms, all shots and seeds, that are there."""
-    from hypernet_maml.training import train
-
     for arm, algorithm in _ALGORITHMS.items():
-        for seed in study.seeds:
-            pretraining = replace(ARMS[arm](TRAIN[setting.pretraining]()), seed=seed)
-            begun = study.runs / setting.pretraining / f"{arm}-{seed}"
-            pretrain = partial(train, pretraining, LaunchConfig())
-            if not study.finished(begun, pretraining, pretrain):
-                continue
+        for seed, _, begun in trained(study, setting.pretraining, arm):
             for shots in SHOTS:
                 base = META[setting.metatraining]()
                 inner = replace(base.inner, algorithm=algorithm)
                 config = replace(base, inner=inner, shots=shots, seed=seed)
-                row = _TITLES[arm].format(setting.network)
+                row = ARM_TITLES[arm].format(setting.network)
                 folder = study.runs / setting.metatraining / f"{row.lower()}-{shots}shot-{seed}"
                 if study.finished(folder, config, partial(_metatrain, config, begun)):
                     yield _Learner(row, seed, config, folder)

@@ -3,11 +3,13 @@
 One outer gradient (5-way 1-shot, 15 queries a class, 5 inner steps) of Conv-4 or WRN-16-1, several ways, from
 the same weights and tasks:
 
-    plain     one graph for all tasks, as learn2learn's clone-and-adapt: autograd.grad in the inner loop,
-              functional_call, one backward of the summed query losses
+    plain     learn2learn's algorithm, as its public code has it (its package does not build any more):
+              autograd.grad in the inner loop, parameters replaced, a backward per task
     higher    the library `higher`, where it is installed: its monkey-patched copies, a backward per task
+              (of first order it has no gradient of the initial weights: its time alone is compared)
     loop, grouped, vmap    `hypernet_maml.maml`
 
+`plain` and `higher` get the same weights in torch's own layers, fused batch norm, and ReLU before pooling.
 With --hyper: the inner loop of hyper-maml on embeddings (`naive`) against its linear form (`linear`).
 
 First each way's peak memory, in a process of its own; then a check that the gradients are equal; then
@@ -36,9 +38,9 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from hypernet_maml.config import InnerLoop, NetworkConfig
-from hypernet_maml.layers import set_batch_statistics
+from hypernet_maml.layers import BatchNorm2d, Conv2d
 from hypernet_maml.maml import MetaLearner, accumulate_meta_gradient
-from hypernet_maml.networks import build_network
+from hypernet_maml.networks import Conv4, build_network
 from priors_shared.devices import hardware, peak_memory
 from priors_shared.episodes import FewShotEpisodes
 from priors_shared.reports import Table, write_result
@@ -135,10 +137,10 @@ def network(options: argparse.Namespace) -> nn.Module:
     return build_network(NetworkConfig(**values))
 
 
-def tasks(count: int, dtype: torch.dtype) -> FewShotEpisodes:
+def tasks(count: int, dtype: torch.dtype, queries: int = QUERIES) -> FewShotEpisodes:
     """5-way 1-shot tasks of noise."""
     generator = torch.Generator().manual_seed(0)
-    support, query = (torch.arange(5).repeat(count, n) for n in (1, QUERIES))
+    support, query = (torch.arange(5).repeat(count, n) for n in (1, queries))
 
     def images(items: int) -> torch.Tensor:
         return torch.rand(count, items, 3, 32, 32, generator=generator).to(dtype)
@@ -146,7 +148,7 @@ def tasks(count: int, dtype: torch.dtype) -> FewShotEpisodes:
     return FewShotEpisodes(
         support_images=images(5),
         support_labels=support,
-        query_images=images(5 * QUERIES),
+        query_images=images(5 * queries),
         query_labels=query,
         support_items=support,
         query_items=query,
@@ -154,18 +156,19 @@ def tasks(count: int, dtype: torch.dtype) -> FewShotEpisodes:
 
 
 def meta_step(
-    way: str, options: argparse.Namespace, *, double: bool = False, count: int | None = None
+    way: str, options: argparse.Namespace, *, double: bool = False
 ) -> Callable[[], dict[str, torch.Tensor]]:
     """A function that computes the meta-gradient, by the network's parameter names."""
     net = network(options)
-    batch = tasks(count or options.tasks, torch.float64 if double else torch.float32)
+    # In double precision, for the comparison of gradients, torch's convolutions are slow: small tasks.
+    batch = tasks(2, torch.float64, 2) if double else tasks(options.tasks, torch.float32)
     net = net.double() if double else net
     algorithm = "hyper-maml" if options.hyper else "fomaml" if options.first_order else "maml"
     inner = InnerLoop(
         algorithm=algorithm, steps=STEPS, learning_rate=RATE, first_order=options.first_order
     )
     if way in ("plain", "higher"):
-        set_batch_statistics(net, "batch")
+        net = with_torch_layers(net)
         run = plain_step if way == "plain" else higher_step
 
         def outside() -> dict[str, torch.Tensor]:
@@ -185,9 +188,61 @@ def meta_step(
     return ours
 
 
+class PlainConv4(nn.Module):
+    """Conv-4 in torch's own layers, in the usual order."""
+
+    def __init__(self, source: nn.Module) -> None:
+        super().__init__()
+        for name, module in source.named_children():
+            self.add_module(name, module)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        x = self.normalise(images)
+        for i in range(1, 5):
+            x = self.get_submodule(f"norm{i}")(self.get_submodule(f"conv{i}")(x))
+            x = F.max_pool2d(F.relu(x), 2)
+        return self.classifier(x.flatten(1))
+
+
+class PlainWRN(nn.Module):
+    """A wide residual network in torch's own layers."""
+
+    def __init__(self, source: nn.Module) -> None:
+        super().__init__()
+        for name, module in source.named_children():
+            self.add_module(name, module)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        x = self.stem(self.normalise(images))
+        for stage in (self.stage1, self.stage2, self.stage3):
+            x = stage(x)
+        return self.classifier(F.relu(self.norm(x)).mean((2, 3)))
+
+
+def with_torch_layers(net: nn.Module) -> nn.Module:
+    """The same parameters by the same names in the layers a user of other libraries has."""
+    for name, module in list(net.named_modules()):
+        layer: nn.Module
+        if isinstance(module, BatchNorm2d):
+            layer = nn.BatchNorm2d(module.num_features, module.eps, track_running_stats=False)
+            layer.weight, layer.bias = module.weight, module.bias
+        elif isinstance(module, Conv2d):
+            geometry = {n: getattr(module, n) for n in ("stride", "padding", "dilation", "groups")}
+            layer = nn.Conv2d(
+                *(module.in_channels, module.out_channels, module.kernel_size),
+                bias=module.bias is not None,
+                **geometry,
+            )
+            layer.weight, layer.bias = module.weight, module.bias
+        else:
+            continue
+        parent, _, child = name.rpartition(".")
+        setattr(net.get_submodule(parent), child, layer)
+    return PlainConv4(net) if isinstance(net, Conv4) else PlainWRN(net)
+
+
 def plain_step(net: nn.Module, batch: FewShotEpisodes, *, first_order: bool) -> None:
-    """All tasks in one graph, as MAML is usually written."""
-    total = torch.zeros((), dtype=batch.support_images.dtype)
+    """As learn2learn's MAML and its example for few-shot images."""
     count = len(batch.support_labels)
     for i in range(count):
         theta = dict(net.named_parameters())
@@ -200,8 +255,7 @@ def plain_step(net: nn.Module, batch: FewShotEpisodes, *, first_order: bool) -> 
                 for (name, value), step in zip(theta.items(), steps, strict=True)
             }
         logits = functional_call(net, theta, (batch.query_images[i],))
-        total = total + F.cross_entropy(logits, batch.query_labels[i])
-    (total / count).backward()
+        (F.cross_entropy(logits, batch.query_labels[i]) / count).backward()
 
 
 def higher_step(net: nn.Module, batch: FewShotEpisodes, *, first_order: bool) -> None:
@@ -222,7 +276,7 @@ def higher_step(net: nn.Module, batch: FewShotEpisodes, *, first_order: bool) ->
 
 def check_equal(ways: list[str], options: argparse.Namespace) -> float:
     """Largest difference of the ways' gradients in float64, over the largest gradient."""
-    found = {way: meta_step(way, options, double=True, count=2)() for way in ways}
+    found = {way: meta_step(way, options, double=True)() for way in ways}
     reference = found[ways[0]]
     largest = max(float(g.abs().max()) for g in reference.values())
     difference = 0.0

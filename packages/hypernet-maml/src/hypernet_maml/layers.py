@@ -8,6 +8,9 @@ call for all tasks. With ordinary parameters they are the torch layers of the sa
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, Literal
 
 import torch
@@ -15,7 +18,25 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hypernet_maml import derivatives
+
 Statistics = Literal["running", "batch"]
+Order = Literal["first", "second", "any"]
+_order: ContextVar[Order] = ContextVar("_order", default="any")
+
+
+@contextmanager
+def differentiated(order: Order) -> Iterator[None]:
+    """How often what runs within this context will be differentiated: the layers choose what is fastest.
+
+    "first": torch's fused operations. "second": those of `derivatives.py`. "any": the default, right for
+    all transforms of `torch.func` too, where both of the former are not.
+    """
+    token = _order.set(order)
+    try:
+        yield
+    finally:
+        _order.reset(token)
 
 
 def convolve(
@@ -36,7 +57,15 @@ def convolve(
         groups *= len(weight)
         weight = weight.flatten(0, 1)
         bias = None if bias is None else bias.flatten()
-    return F.conv2d(images, weight, bias, stride, padding, dilation, groups)
+    if _order.get() == "any":
+        return F.conv2d(images, weight, bias, stride, padding, dilation, groups)
+    if _order.get() == "second" and not isinstance(padding, str):
+        geometry = (stride, padding, dilation, groups)
+        out = derivatives.convolution(images, weight, bias, geometry)
+    else:
+        out = F.conv2d(images, weight, bias, stride, padding, dilation, groups)
+    # Images of one channel have both memory formats, and torch takes the slow one.
+    return out.contiguous(memory_format=torch.channels_last) if out.device.type == "cpu" else out
 
 
 class Conv2d(nn.Conv2d):
@@ -77,9 +106,9 @@ class BatchNorm2d(nn.BatchNorm2d):
     running ones. "batch": always the batch's, running ones untouched: transductive, as MAML's public
     code. "running": always the running ones.
 
-    Where the statistics are chosen, that is in meta-learning, scale and shift are separate operations:
-    `torch.vmap` over `F.batch_norm` with an affine part in training mode has given wrong second
-    derivatives. Elsewhere they are fused, which is faster.
+    Where the statistics are chosen, that is in meta-learning, scale and shift are separate operations
+    unless `differentiated` says that they may be fused, which is faster: `torch.vmap` over `F.batch_norm`
+    with an affine part in training mode has given wrong second derivatives.
     """
 
     statistics: Statistics | None = None
@@ -102,8 +131,13 @@ class BatchNorm2d(nn.BatchNorm2d):
         if self.statistics is None and tasks == 1:
             affine = self.weight, self.bias
             return F.batch_norm(input, mean, var, *affine, use_batch, momentum, self.eps)
-        out = F.batch_norm(input, mean, var, None, None, use_batch, momentum, self.eps)
         scale, shift = self.weight.flatten(), self.bias.flatten()
+        order = _order.get()
+        if self.statistics == "batch" and order == "second":
+            return derivatives.batch_norm(input, scale, shift, self.eps)
+        if self.statistics == "batch" and order == "first":
+            return F.batch_norm(input, None, None, scale, shift, True, momentum, self.eps)
+        out = F.batch_norm(input, mean, var, None, None, use_batch, momentum, self.eps)
         return out * scale[:, None, None] + shift[:, None, None]
 
 

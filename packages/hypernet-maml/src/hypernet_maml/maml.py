@@ -31,7 +31,15 @@ from hypernet_maml.hyperconv import (
     is_hyper_parameter,
     reparameterize,
 )
-from hypernet_maml.layers import BatchNorm2d, Conv2d, Linear, Normalise, set_batch_statistics
+from hypernet_maml.layers import (
+    BatchNorm2d,
+    Conv2d,
+    Linear,
+    Normalise,
+    Order,
+    differentiated,
+    set_batch_statistics,
+)
 from priors_shared.episodes import FewShotEpisodes
 
 Parameters = dict[str, Tensor]
@@ -67,11 +75,17 @@ class MetaLearner(nn.Module):
         # In a tuple: the weights of the plain copy are not parameters of the learner.
         self._plain = (reparameterize(net) if self.linear else net,)
 
-    def forward(self, params: Parameters, images: Tensor) -> Tensor:
-        """Logits with these parameters, those of `start`, and the network's buffers."""
+    def forward(self, params: Parameters, images: Tensor, order: Order = "any") -> Tensor:
+        """Logits with these parameters, those of `start`, and the network's buffers.
+
+        order: see `layers.differentiated`.
+        """
         # The plain copy's own buffers are those of its making: neither loaded nor moved to a device.
         state = {**dict(self.net.named_buffers()), **params}
-        logits: Tensor = functional_call(self._plain[0], state, (images,))
+        if order != "any" and images.device.type == "cpu":  # oneDNN and pooling are faster so
+            images = images.contiguous(memory_format=torch.channels_last)
+        with differentiated(order):
+            logits: Tensor = functional_call(self._plain[0], state, (images,))
         return logits
 
     def start(self) -> tuple[Parameters, Parameters]:
@@ -124,9 +138,10 @@ class MetaLearner(nn.Module):
             self.inner.first_order or self.inner.algorithm == "fomaml"
         )
         names = self.fast
+        order: Order = "any" if functional else "second" if second_order else "first"
 
         def loss(fast: Parameters) -> Tensor:
-            return task_losses(self(params | fast, images), labels).sum()
+            return task_losses(self(params | fast, images, order), labels).sum()
 
         fast = {name: params[name] for name in names}
         for _ in range(self.inner.steps):
@@ -182,7 +197,8 @@ def evaluate_tasks(learner: MetaLearner, batch: FewShotEpisodes) -> Float[Tensor
         with torch.enable_grad():
             fast = learner.adapt(params, steps, support, support_labels, create_graph=False)
         with torch.no_grad():
-            accuracies.append(accuracy(learner(fast, query), query_labels))
+            logits = learner(fast, query, "first")
+            accuracies.append(accuracy(logits, query_labels))
     return torch.stack(accuracies)
 
 
@@ -206,7 +222,7 @@ def _loop(learner: MetaLearner, batch: FewShotEpisodes) -> tuple[Tensor, Tensor]
     for i in range(count):
         support, support_labels, query, query_labels = _task(batch, i)
         fast = learner.adapt(params, steps, support, support_labels, create_graph=True)
-        logits = learner(fast, query)
+        logits = learner(fast, query, "first")
         loss = task_losses(logits, query_labels)
         (loss / count).backward()
         losses.append(loss.detach())
@@ -235,7 +251,7 @@ def _grouped(learner: MetaLearner, batch: FewShotEpisodes) -> Tensor:
     support = batch.support_images.transpose(0, 1).flatten(1, 2)  # (items, tasks * channels, h, w)
     query = batch.query_images.transpose(0, 1).flatten(1, 2)
     fast = learner.adapt(params, steps, support, batch.support_labels, create_graph=True)
-    return learner(fast, query).transpose(0, 1)
+    return learner(fast, query, "first").transpose(0, 1)
 
 
 def _vmapped(learner: MetaLearner, batch: FewShotEpisodes) -> Tensor:

@@ -244,7 +244,7 @@ def table(
         title=f"{spec.title}. Accuracy on test images, after the last epoch",
         config=configs,
         data=_DATA,
-        note="The thesis trains WRN-40-2 and WRN-28-4 for 200 epochs (300 with averaging) on all images.",
+        note="The thesis trains wider and deeper networks for 200 epochs (300 with averaging) on all images.",
     )
 
 

@@ -134,6 +134,24 @@ def test_generate_refuses_what_it_cannot_do(
     assert "no such checkpoint" in refused(capsys, "generate", "x", "--model", str(tmp_path / "no"))
 
 
+def test_finetune_writes_a_model_that_knows_the_prompt(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    small = ["--image-size", "8", "--samples", "8", "--views", "3", "--iterations", "2"]
+    main(["finetune", "finetune_cpu", str(model), "a stained glass mug", *small, "--quiet"])
+    out = "finetuned/a-stained-glass-mug"
+    assert f"next      hyperfields generate 'a stained glass mug' --model {out}" in (
+        capsys.readouterr().out
+    )
+    assert Path(out, "plots/scene.png").is_file()
+    assert HyperFields.from_pretrained(out).unknown_words("a stained glass mug") == []
+    assert "prompt is empty" in refused(capsys, "finetune", str(model), " ")
+    said = refused(capsys, "finetune", "finetune_cpu", str(model), "a red toaster", *small)
+    assert "is no procedural scene" in said
+    assert "neither a folder nor shipped" in refused(capsys, "finetune", "gone", "a red mug")
+
+
 def test_teach_then_export_and_distill(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
 ) -> None:

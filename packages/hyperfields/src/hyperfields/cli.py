@@ -17,11 +17,12 @@ from hyperfields import __version__
 from hyperfields.config import (
     DistillConfig,
     FieldConfig,
+    FinetuneConfig,
     LaunchConfig,
     ModelConfig,
     TeachConfig,
 )
-from hyperfields.presets import DISTILL, TEACH
+from hyperfields.presets import DISTILL, FINETUNE, TEACH
 from priors_shared.errors import UserError
 from priors_shared.options import (
     described,
@@ -326,10 +327,10 @@ def _teach(args: list[str]) -> None:
     field = subclass(FieldConfig)
     training = subclass(
         TeachConfig,
-        prompt=(Annotated[Positional[str], arg(metavar="PROMPT")], preset.prompt),
+        prompt=(Annotated[Positional[str], arg(metavar="PROMPT")], tyro.MISSING),
         field=(Annotated[field, arg(name="")], field(**vars(preset.field))),
     )
-    values = {k: v for k, v in vars(preset).items() if k not in ("prompt", "field")}
+    values = {k: v for k, v in vars(preset).items() if k != "field"} | {"prompt": tyro.MISSING}
     options_type = subclass(
         _TeachOptions,
         training=(Annotated[training, arg(name="")], training(**values)),
@@ -339,8 +340,7 @@ def _teach(args: list[str]) -> None:
     options: Any = parse_options(options_type, program, rest, description=about)
     chosen = vars(options.training)
     config = TeachConfig(**{**chosen, "field": FieldConfig(**vars(chosen["field"]))})
-    if not config.prompt.strip():
-        raise UserError("the prompt is empty: write what to show, such as 'a red chair'")
+    _refuse_empty(config.prompt)
 
     from hyperfields.evaluation import write_contact_sheet
     from hyperfields.teachers import teach
@@ -357,6 +357,65 @@ def _teach(args: list[str]) -> None:
     say(f"teacher   {out / 'model'}")
     say(f"scene     {sheet}")
     say(f"next      {PROGRAM} distill PRESET {options.out}")
+
+
+# --- finetune ---
+
+
+@dataclass(frozen=True, kw_only=True)
+class _FinetuneOptions:
+    model: Annotated[Positional[str], arg(metavar="MODEL")]
+    """what to begin with: run folder, checkpoint folder or Hugging Face Hub id"""
+    out: Annotated[
+        Path | None, arg(aliases=["-o"]), described("DIR", "(default: finetuned/PROMPT)")
+    ] = None
+    """run folder; the tuned model is written below it"""
+    resume: bool = False
+    """go on with the run in the folder, or begin it where there is none"""
+
+
+def _finetune(args: list[str]) -> None:
+    about = "Tune a model to one prompt by score distillation. See the presets for sizes."
+    default, rest = FINETUNE["finetune"](), list(args)
+    if args and args[0] in FINETUNE:
+        default, rest = FINETUNE[args[0]](), list(args[1:])
+    training = subclass(
+        FinetuneConfig, prompt=(Annotated[Positional[str], arg(metavar="PROMPT")], tyro.MISSING)
+    )
+    values = vars(default) | {"prompt": tyro.MISSING}
+    options_type = subclass(
+        _FinetuneOptions,
+        training=(Annotated[training, arg(name="")], training(**values)),
+        launch=(Annotated[LaunchConfig, arg(name="")], LaunchConfig()),
+    )
+    program = f"{PROGRAM} finetune [{'|'.join(FINETUNE)}]"
+    options: Any = parse_options(options_type, program, rest, description=about)
+    config = FinetuneConfig(**vars(options.training))
+    _refuse_empty(config.prompt)
+
+    from hyperfields.evaluation import write_contact_sheet
+    from hyperfields.finetuning import finetune
+    from priors_shared.runs import Run
+
+    model = _load_model(options.model)
+    out = options.out or Path("finetuned") / _slug(config.prompt)
+    command = shlex.join([PROGRAM, "finetune", *args])
+    record = asdict(config) | {"model": options.model}
+    with Run.create(
+        out, record, command=command, resume=options.resume, quiet=options.launch.quiet
+    ) as run:
+        tuned = finetune(config, model, options.launch, run)
+        sheet = run.plots / "scene.png"
+        scenes = [model.generate(config.prompt), tuned.generate(config.prompt)]
+        write_contact_sheet(scenes, ["before", "after"], sheet, size=96, samples=64)
+    say(f"model     {out / 'model'}")
+    say(f"scene     {sheet}")
+    say(f"next      {PROGRAM} generate {shlex.quote(config.prompt)} --model {out}")
+
+
+def _refuse_empty(prompt: str) -> None:
+    if not prompt.strip():
+        raise UserError("the prompt is empty: write what to show, such as 'a red chair'")
 
 
 def _slug(prompt: str) -> str:
@@ -477,8 +536,9 @@ def _reproduce(args: list[str]) -> None:
 
 def _presets(args: list[str]) -> None:
     parse_options(_NoOptions, f"{PROGRAM} presets", args, description="List the presets.")
-    width = max(map(len, [*DISTILL, *TEACH]))
-    for verbs, presets in ((("train", "distill"), DISTILL), (("teach",), TEACH)):
+    width = max(map(len, [*DISTILL, *TEACH, *FINETUNE]))
+    listed = ((("train", "distill"), DISTILL), (("teach",), TEACH), (("finetune",), FINETUNE))
+    for verbs, presets in listed:
         say(", ".join(f"{PROGRAM} {verb}" for verb in verbs))
         for name, preset in presets.items():
             say(f"  {name:<{width}}  {(preset.__doc__ or '').strip()}")
@@ -494,6 +554,7 @@ VERBS = {
     "train": (_train, "train a model on a preset's procedural scenes"),
     "teach": (_teach, "optimise one NeRF of one prompt by score distillation (stage 1)"),
     "distill": (_distill, "train a model on teachers: trained NeRFs or posed renders"),
+    "finetune": (_finetune, "tune a model to a prompt that is out of distribution"),
     "export": (_export, "one scene as a NeRF of its own, or as a mesh"),
     "eval": (_eval, "how well generated scenes match exact ones"),
     "reproduce": (_reproduce, "run the experiments of the thesis"),

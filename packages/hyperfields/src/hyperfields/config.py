@@ -131,8 +131,8 @@ class DistillConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TeachConfig:
-    """Stage 1: one NeRF of one prompt, by score distillation (4.2.2)."""
+class ScoreConfig:
+    """Optimisation of one prompt's scene by score distillation (4.2.2)."""
 
     prompt: str = "a red chair"
     """what to show"""
@@ -145,8 +145,6 @@ class TeachConfig:
     """of classifier-free guidance; for vsd 7.5 is usual"""
     view_words: bool = True
     """add "front view", "side view", ... to the prompt"""
-    field: FieldConfig = field(default_factory=FieldConfig)
-    """the NeRF"""
     image_size: int = 64
     """pixels along each side of the renders that are guided"""
     samples: int = 64
@@ -177,6 +175,24 @@ class TeachConfig:
             raise ValueError(
                 "method vsd needs a diffusion model: choose another guidance than empirical"
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeachConfig(ScoreConfig):
+    """Stage 1: one NeRF of one prompt."""
+
+    field: FieldConfig = field(default_factory=FieldConfig)
+    """the NeRF"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneConfig(ScoreConfig):
+    """Fine-tuning of a whole model to one prompt (4.4.3)."""
+
+    iterations: int = 2000
+    """updates"""
+    grid_learning_rate: float = 1e-3
+    """of Adam for the hash grid"""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -184,6 +184,34 @@ class HyperNetwork(nn.Module):
         ]
 
 
+class PromptField(nn.Module):
+    """The field that a hypernetwork writes for one prompt while it learns; callable as a `Field` is.
+
+    With dynamic weights what it shows depends on all points of a call, as in training.
+    """
+
+    tokens: Tensor
+    real: Tensor
+
+    def __init__(
+        self,
+        net: HyperNetwork,
+        tokens: Float[Tensor, "1 tokens text_dim"],
+        real: Bool[Tensor, "1 tokens"],
+    ) -> None:
+        super().__init__()
+        self.net, self.config = net, net.config.field
+        self.register_buffer("tokens", tokens, persistent=False)
+        self.register_buffer("real", real, persistent=False)
+
+    def forward(
+        self, points: Float[Tensor, "points 3"]
+    ) -> tuple[Float[Tensor, " points"], Float[Tensor, "points values"]]:
+        """Densities, and colours followed by features."""
+        densities, values = self.net(self.tokens, self.real, points[None])
+        return densities[0], values[0]
+
+
 def probe_points() -> Float[Tensor, "points 3"]:
     """The first points of the Sobol sequence, in the box."""
     sobol = torch.quasirandom.SobolEngine(3)

@@ -7,7 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from hyperfields.config import DistillConfig, FieldConfig, ModelConfig, TeachConfig
+from hyperfields.config import (
+    DistillConfig,
+    FieldConfig,
+    FinetuneConfig,
+    ModelConfig,
+    TeachConfig,
+)
 from hyperfields.vocabulary import held_out_prompts, procedural_prompts, prompt_of
 
 HELD_OUT = held_out_prompts()
@@ -93,3 +99,28 @@ TEACH: dict[str, Callable[[], TeachConfig]] = {
     preset.__name__: preset for preset in (teacher, teacher_cpu)
 }
 """By name, for `hyperfields teach`."""
+
+
+def finetune() -> FinetuneConfig:
+    """the thesis' setting: up to 2,000 updates guided by a diffusion pipeline, on a GPU"""
+    return FinetuneConfig()
+
+
+def finetune_cpu() -> FinetuneConfig:
+    """a small model on 32 x 32 renders; for the empirical guidance of a procedural scene"""
+    return FinetuneConfig(
+        image_size=32,
+        samples=32,
+        batch=2,
+        iterations=400,
+        learning_rate=5e-4,
+        grid_learning_rate=5e-3,
+        checkpoint_every=100,
+        log_every=20,
+    )
+
+
+FINETUNE: dict[str, Callable[[], FinetuneConfig]] = {
+    preset.__name__: preset for preset in (finetune, finetune_cpu)
+}
+"""By name, for `hyperfields finetune`."""

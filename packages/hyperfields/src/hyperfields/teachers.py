@@ -1,21 +1,27 @@
-"""Stage 1: one prompt, one NeRF, by score distillation (4.2.2, Eq. 4.1), resumable at any update."""
+"""Stage 1: one prompt, one NeRF, by score distillation (4.2.2, Eq. 4.1), resumable at any update.
+
+The loop serves fine-tuning of a hypernetwork too.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from hyperfields.cameras import Camera, Rays, sample_orbit, with_view
-from hyperfields.config import LaunchConfig, TeachConfig
+from hyperfields.config import LaunchConfig, ScoreConfig, TeachConfig
 from hyperfields.distillation import CAMERAS, INITIAL_WEIGHTS
 from hyperfields.field import Field
 from hyperfields.guidance.diffusion import load_guidance
 from hyperfields.guidance.empirical import EmpiricalGuidance
 from hyperfields.guidance.score import Guidance, View, annealed_step, sds_loss
 from hyperfields.guidance.vsd import Vsd
+from hyperfields.hypernetwork import PromptField
 from hyperfields.rendering import render_rays
 from hyperfields.text import normalise
 from hyperfields.views import procedural_views
@@ -28,8 +34,18 @@ LORA_RATE = 10.0
 """Learning rate of the LoRA, in that of the MLP: the estimate of the renders must keep up with them."""
 
 
+Shown = Field | PromptField
+"""What score distillation renders and differentiates."""
+
+
 def teach(
-    config: TeachConfig, where: LaunchConfig, run: Run, *, guidance: Guidance | None = None
+    config: TeachConfig,
+    where: LaunchConfig,
+    run: Run,
+    *,
+    guidance: Guidance | None = None,
+    start: Field | None = None,
+    observe: Callable[[Field], Mapping[str, float]] | None = None,
 ) -> Field:
     """Optimise a NeRF, or go on from the run's last checkpoint; returns it and writes it to OUT/model.
 
@@ -38,6 +54,48 @@ def teach(
         where: accelerator, precision, threads.
         run: its folder.
         guidance: a denoiser in place of the one that `config` names.
+        start: a NeRF to begin with in place of a fresh one, left as it is; its sizes must be those of `config`.
+        observe: is handed the field as it is, and gives more metrics to log.
+
+    Raises:
+        UserError: a guidance that is not to be had, or a prompt that it does not know.
+    """
+    torch.manual_seed(generator_for(config.seed, INITIAL_WEIGHTS).initial_seed())
+    field = Field(config.field, prompt=normalise(config.prompt))
+    if start is not None:
+        field.load_state_dict(start.state_dict())
+    groups = [
+        {"params": [*field.weights, *field.biases], "lr": config.learning_rate},
+        {"params": list(field.encoding.parameters()), "lr": config.grid_learning_rate},
+    ]
+    watch = partial(observe, field) if observe is not None else None
+    distil_scores(config, field, field, groups, where, run, guidance=guidance, observe=watch)
+    field.save(run.out / "model", guidance=config.guidance, method=config.method)
+    return field
+
+
+def distil_scores(
+    config: ScoreConfig,
+    shown: Shown,
+    trained: nn.Module,
+    groups: list[dict[str, Any]],
+    where: LaunchConfig,
+    run: Run,
+    *,
+    guidance: Guidance | None = None,
+    observe: Callable[[], Mapping[str, float]] | None = None,
+) -> None:
+    """The loop of score distillation, whatever makes the field.
+
+    Args:
+        config: the optimisation.
+        shown: the field, as the renderer calls it.
+        trained: what learns and is kept in checkpoints: `shown`, or what generates it.
+        groups: its parameters, with learning rates, for Adam.
+        where: accelerator, precision, threads.
+        run: its folder.
+        guidance: a denoiser in place of the one that `config` names.
+        observe: more metrics, each time that some are logged.
 
     Raises:
         UserError: a guidance that is not to be had, or a prompt that it does not know.
@@ -45,30 +103,27 @@ def teach(
     set_threads(where.threads)
     fabric = launch(where.accelerator, where.devices, where.precision, compile=False)
     guidance = guidance if guidance is not None else build_guidance(config, fabric.device)
-    torch.manual_seed(generator_for(config.seed, INITIAL_WEIGHTS).initial_seed())
-    field = Field(config.field, prompt=normalise(config.prompt)).to(fabric.device)
     vsd = Vsd(guidance) if config.method == "vsd" else None  # type: ignore[arg-type]
-    trained = nn.ModuleDict({"field": field})
-    grid = list(field.encoding.parameters())
-    mlp = [*field.weights, *field.biases]
-    groups = [
-        {"params": mlp, "lr": config.learning_rate},
-        {"params": grid, "lr": config.grid_learning_rate},
-    ]
+    # Under the same names for all callers, so that a checkpoint says what it holds.
+    held = nn.ModuleDict({"field": trained})
+    shown.to(fabric.device)
     if vsd is not None:
-        trained["lora"] = vsd.lora
-        groups.append({"params": list(vsd.lora), "lr": LORA_RATE * config.learning_rate})
+        held["lora"] = vsd.lora
+        lora = {"params": list(vsd.lora), "lr": LORA_RATE * config.learning_rate}
+        groups = [*groups, lora]
     optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-15)
-    state = resume_training(run, trained, optimizer)
+    state = resume_training(run, held, optimizer)
     begun = state.step if state is not None else 0
-    with run.progress(config.iterations, f"teach {field.prompt}", start=begun) as progress:
+    with run.progress(config.iterations, config.prompt, start=begun) as progress:
+        if begun == 0 and observe is not None:
+            run.log(0, **observe())
         for step in range(begun, config.iterations):
             generator = generator_for(config.seed, step)
             t = annealed_step(step / config.iterations, len(guidance.alphas_cumprod), generator)
             views = sample_views(config, generator)
             with fabric.autocast():
                 images, opacity = render_batch(
-                    field, [view.camera for view in views], config.samples, generator
+                    shown, [view.camera for view in views], config.samples, generator
                 )
                 if vsd is None:
                     loss = sds_loss(guidance, images, views, t, generator)
@@ -81,14 +136,13 @@ def teach(
             last = done == config.iterations
             progress.advance()
             if done % config.log_every == 0 or last:
-                run.log(done, opacity=float(opacity.detach()), timestep=t)
+                more = observe() if observe is not None else {}
+                run.log(done, opacity=float(opacity.detach()), timestep=t, **more)
             if done % config.checkpoint_every == 0 or last:
-                save_training_state(run.checkpoints, model=trained, optimizer=optimizer, step=done)
-    field.save(run.out / "model", guidance=config.guidance, method=config.method)
-    return field
+                save_training_state(run.checkpoints, model=held, optimizer=optimizer, step=done)
 
 
-def build_guidance(config: TeachConfig, device: torch.device) -> Guidance:
+def build_guidance(config: ScoreConfig, device: torch.device) -> Guidance:
     """The guidance that a configuration names.
 
     Raises:
@@ -101,7 +155,7 @@ def build_guidance(config: TeachConfig, device: torch.device) -> Guidance:
     return EmpiricalGuidance(procedural_views([config.prompt], cameras))
 
 
-def sample_views(config: TeachConfig, generator: torch.Generator) -> list[View]:
+def sample_views(config: ScoreConfig, generator: torch.Generator) -> list[View]:
     """Random cameras, with the prompt for each."""
     views = []
     for _ in range(config.batch):
@@ -114,10 +168,10 @@ def sample_views(config: TeachConfig, generator: torch.Generator) -> list[View]:
 
 
 def render_batch(
-    field: Field, cameras: Sequence[Camera], samples: int, generator: torch.Generator
+    field: Shown, cameras: Sequence[Camera], samples: int, generator: torch.Generator
 ) -> tuple[Float[Tensor, "batch 3 height width"], Float[Tensor, ""]]:
     """Whole images on white, differentiable, and their mean opacity."""
-    device = field.weights[0].device
+    device = next(field.parameters()).device
     all_rays = [camera.rays().to(device) for camera in cameras]
     rays = Rays(
         torch.cat([r.origins for r in all_rays]), torch.cat([r.directions for r in all_rays])

@@ -1,0 +1,59 @@
+"""Out-of-distribution prompts: the trained hypernetwork goes on learning, from one prompt (4.4.3, Fig. 4.8)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from functools import partial
+
+from hyperfields.config import FinetuneConfig, LaunchConfig
+from hyperfields.guidance.score import Guidance
+from hyperfields.hypernetwork import PromptField
+from hyperfields.model import HyperFields
+from hyperfields.teachers import distil_scores
+from hyperfields.text import normalise
+from priors_shared.runs import Run
+
+
+def finetune(
+    config: FinetuneConfig,
+    model: HyperFields,
+    where: LaunchConfig,
+    run: Run,
+    *,
+    guidance: Guidance | None = None,
+    observe: Callable[[HyperFields], Mapping[str, float]] | None = None,
+) -> HyperFields:
+    """Score distillation through the hypernetwork, all of which learns; goes on from the last checkpoint.
+
+    Returns the tuned model, and writes it to OUT/model.
+
+    Args:
+        config: the training.
+        model: what to begin with; it stays as it is.
+        where: accelerator, precision, threads.
+        run: its folder.
+        guidance: a denoiser in place of the one that `config` names.
+        observe: is handed the model as it is, and gives more metrics to log.
+
+    Raises:
+        UserError: a guidance that is not to be had, or a prompt that it does not know.
+    """
+    prompt = normalise(config.prompt)
+    net = deepcopy(model.net)
+    tokens, real = model.text.encode([prompt])
+    prompts = list(dict.fromkeys([*model.prompts, prompt]))
+    tuned = HyperFields(net, model.text, trained={**model.trained, "prompts": prompts})
+    grid = list(net.encoding.parameters())
+    of_grid = {id(p) for p in grid}
+    rest = [p for p in net.parameters() if id(p) not in of_grid]
+    groups = [
+        {"params": rest, "lr": config.learning_rate, "eps": 1e-8},
+        {"params": grid, "lr": config.grid_learning_rate},
+    ]
+    shown = PromptField(net, tokens, real)
+    watch = partial(observe, tuned) if observe is not None else None
+    distil_scores(config, shown, net, groups, where, run, guidance=guidance, observe=watch)
+    tuned.trained["finetuned"] = [*model.trained.get("finetuned", ()), prompt]
+    tuned.save(run.out / "model")
+    return tuned

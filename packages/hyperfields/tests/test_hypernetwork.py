@@ -169,7 +169,7 @@ def test_residuals_go_over_two_layers() -> None:
 
 def test_materialised_fields_do_not_depend_on_chunks_or_order(tokens, points) -> None:
     net = build(MODEL)
-    one, two = net.materialize(*tokens, ["one", "two"])
+    one, two = net.materialize(net.transformer(*tokens), ["one", "two"])
     assert (one.prompt, two.prompt) == ("one", "two")
     p = points[0]
     whole = one(p)
@@ -177,7 +177,7 @@ def test_materialised_fields_do_not_depend_on_chunks_or_order(tokens, points) ->
     torch.testing.assert_close(whole[1], torch.cat([values for _, values in parts]))
     order = torch.randperm(len(p))
     torch.testing.assert_close(one(p[order])[0], whole[0][order])
-    alone = net.materialize(tokens[0][1:, :3], tokens[1][1:, :3], ["two"])[0]
+    alone = net.materialize(net.transformer(tokens[0][1:, :3], tokens[1][1:, :3]), ["two"])[0]
     torch.testing.assert_close(alone(p)[0], two(p)[0])
     assert not torch.allclose(one(p)[0], two(p)[0])
     # The hypernetwork on one more prompt of the same points does depend on them.
@@ -187,7 +187,8 @@ def test_materialised_fields_do_not_depend_on_chunks_or_order(tokens, points) ->
 
 
 def test_fields_survive_saving(tokens, tmp_path) -> None:
-    field = build(MODEL).materialize(*tokens, ["a", "b"])[1]
+    net = build(MODEL)
+    field = net.materialize(net.transformer(*tokens), ["a", "b"])[1]
     field.save(tmp_path / "field")
     loaded = Field.load(tmp_path / "field")
     camera = orbit(10, 10, 6)

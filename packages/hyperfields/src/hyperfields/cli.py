@@ -7,6 +7,7 @@ import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -519,6 +520,48 @@ def _eval(args: list[str]) -> None:
         say(f"result    {options.out}")
 
 
+# --- view ---
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ViewOptions:
+    model: Annotated[Positional[str], arg(metavar="MODEL")]
+    """run folder, checkpoint folder or Hugging Face Hub id"""
+    prompt: Annotated[str | None, described("PROMPT", "(default: the first trained)")] = None
+    """of the first scene"""
+    host: str = "127.0.0.1"
+    """address to listen on; the default is reached from this machine only"""
+    port: int = 8080
+    """port to listen on"""
+    resolution: int = 64
+    """points along an edge of the grid that meshes are made on"""
+    device: str = "cpu"
+    """where to run: cpu, cuda, mps"""
+
+
+def _view(args: list[str]) -> None:
+    about = "A viewer in the browser: type a prompt, orbit the scene, morph it into another."
+    options = parse_options(_ViewOptions, f"{PROGRAM} view", args, description=about)
+    if options.resolution < 2:
+        raise UserError(f"--resolution {options.resolution}: give 2 or more")
+    if not 0 < options.port < 2**16:
+        raise UserError(f"--port {options.port}: give 1 to 65535")
+    if find_spec("viser") is None:
+        raise UserError("view needs viser: pip install 'hyperfields[view]'")
+    from hyperfields.viewer import Viewer
+
+    model = _load_model(options.model, options.device)
+    first = options.prompt if options.prompt is not None else next(iter(model.prompts), "a chair")
+    viewer = Viewer(
+        model, first, host=options.host, port=options.port, resolution=options.resolution
+    )
+    say(f"open      {viewer.url}  (stop with Ctrl-C)")
+    try:
+        viewer.wait()
+    except KeyboardInterrupt:
+        viewer.stop()
+
+
 # --- reproduce ---
 
 
@@ -557,6 +600,7 @@ VERBS = {
     "finetune": (_finetune, "tune a model to a prompt that is out of distribution"),
     "export": (_export, "one scene as a NeRF of its own, or as a mesh"),
     "eval": (_eval, "how well generated scenes match exact ones"),
+    "view": (_view, "a viewer in the browser, on this machine only"),
     "reproduce": (_reproduce, "run the experiments of the thesis"),
     "presets": (_presets, "list the presets"),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Bool, Float
@@ -160,19 +161,14 @@ class HyperNetwork(nn.Module):
         return run_mlp(encoded, layer, self.config.field.layers), layers
 
     @torch.no_grad()
-    def materialize(
-        self,
-        tokens: Float[Tensor, "prompts tokens text_dim"],
-        real: Bool[Tensor, "prompts tokens"],
-        names: list[str],
-    ) -> list[Field]:
-        """Fields with weights of their own, one per prompt, computed from the same fixed points.
+    def materialize(self, token: Float[Tensor, "prompts dim"], names: Sequence[str]) -> list[Field]:
+        """Fields with weights of their own, one per conditioning token, computed from the same fixed points.
 
         What they show then depends neither on chunks nor on order. They share this network's hash grid.
         """
         # Conditioned on where points of a training step lie: all over the box.
-        probes = probe_points().to(tokens.device)
-        layers = self.generate_layers(tokens, real, probes.expand(len(tokens), -1, -1))
+        probes = probe_points().to(token.device)
+        _, layers = self._generate(token, probes.expand(len(token), -1, -1))
         return [
             Field(
                 self.config.field,

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from hyperfields.config import MODEL_KIND, FieldConfig, ModelConfig
 from hyperfields.field import Field
@@ -89,9 +90,33 @@ class HyperFields:
 
     def generate_all(self, prompts: Sequence[str]) -> list[Field]:
         """The scenes of prompts, in one forward pass; they share the position encoding."""
-        device = next(self.net.parameters()).device
+        return self.net.materialize(self._condition(prompts), list(prompts))
+
+    def interpolate(self, one: str, other: str, share: float | int) -> Field:
+        """The scene between those of two prompts: their conditioning tokens are mixed.
+
+        Args:
+            one: its scene at share 0.
+            other: its scene at share 1.
+            share: of the other.
+
+        Raises:
+            UserError: a prompt is empty.
+        """
+        first, second = self._condition([one, other])
+        mixed = torch.lerp(first, second, share)[None]
+        return self.net.materialize(mixed, [f"{1 - share:.0%} {one}, {share:.0%} {other}"])[0]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model runs."""
+        return next(self.net.parameters()).device
+
+    @torch.no_grad()
+    def _condition(self, prompts: Sequence[str]) -> Float[Tensor, "prompts dim"]:
         tokens, real = self.text.encode(prompts)
-        return self.net.materialize(tokens.to(device), real.to(device), list(prompts))
+        token: Tensor = self.net.transformer(tokens.to(self.device), real.to(self.device))
+        return token
 
     def save(self, folder: Path) -> None:
         """Write the model; the text encoder by its name only."""

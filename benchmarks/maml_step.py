@@ -63,6 +63,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--network", choices=NETWORKS, default="conv4-32")
     parser.add_argument("--tasks", type=int, default=16)
+    parser.add_argument("--queries", type=int, default=QUERIES, help="a class; 1: the inner loop")
     parser.add_argument("--first-order", action="store_true")
     parser.add_argument("--hyper", action="store_true", help="hyper-maml: linear against naive")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -103,7 +104,7 @@ def main() -> None:
         }
     order = "first" if options.first_order else "second"
     caption = (
-        f"{options.network}, {options.tasks} tasks, {STEPS} inner steps, {order} order, {options.threads} "
+        f"{options.network}, {options.tasks} tasks, {options.queries} queries a class, {STEPS} inner steps, {order} order, {options.threads} "
         f"threads; ratio to the first row; largest difference of gradients {difference:.1e}"
     )
     table = Table(
@@ -137,7 +138,7 @@ def network(options: argparse.Namespace) -> nn.Module:
     return build_network(NetworkConfig(**values))
 
 
-def tasks(count: int, dtype: torch.dtype, queries: int = QUERIES) -> FewShotEpisodes:
+def tasks(count: int, dtype: torch.dtype, queries: int) -> FewShotEpisodes:
     """5-way 1-shot tasks of noise."""
     generator = torch.Generator().manual_seed(0)
     support, query = (torch.arange(5).repeat(count, n) for n in (1, queries))
@@ -161,7 +162,11 @@ def meta_step(
     """A function that computes the meta-gradient, by the network's parameter names."""
     net = network(options)
     # In double precision, for the comparison of gradients, torch's convolutions are slow: small tasks.
-    batch = tasks(2, torch.float64, 2) if double else tasks(options.tasks, torch.float32)
+    batch = (
+        tasks(2, torch.float64, 2)
+        if double
+        else tasks(options.tasks, torch.float32, options.queries)
+    )
     net = net.double() if double else net
     algorithm = "hyper-maml" if options.hyper else "fomaml" if options.first_order else "maml"
     inner = InnerLoop(

@@ -104,8 +104,9 @@ def main() -> None:
         }
     order = "first" if options.first_order else "second"
     caption = (
-        f"{options.network}, {options.tasks} tasks, {options.queries} queries a class, {STEPS} inner steps, {order} order, {options.threads} "
-        f"threads; ratio to the first row; largest difference of gradients {difference:.1e}"
+        f"{options.network}, {options.tasks} tasks, {options.queries} queries a class, {STEPS} inner "
+        f"steps, {order} order, {options.threads} threads; ratio to the first row; largest difference "
+        f"of gradients {difference:.1e}"
     )
     table = Table(
         ["way", "seconds", "ratio", "memory of a step (MiB)"],

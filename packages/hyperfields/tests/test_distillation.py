@@ -19,7 +19,7 @@ from hyperfields.distillation import (
 )
 from hyperfields.hypernetwork import HyperNetwork
 from hyperfields.model import HyperFields
-from hyperfields.presets import DISTILL, HELD_OUT, TRAINED
+from hyperfields.presets import DISTILL, HELD_OUT, TRAINED, procedural_cpu
 from hyperfields.rendering import over, render_rays
 from hyperfields.text import TextEncoder
 from hyperfields.views import procedural_views
@@ -201,11 +201,34 @@ def test_procedural_presets_hold_out_what_they_evaluate() -> None:
         assert set(preset.held_out) == set(HELD_OUT)
 
 
-def test_learning_rates_fall_along_a_cosine(config) -> None:
-    config = replace(config, iterations=101, final_rate=0.2)
-    assert learning_rate_share(config, 0) == 1
+def test_learning_rates_rise_and_then_fall_along_a_cosine(config) -> None:
+    config = replace(config, iterations=101, final_rate=0.2, warm_up=10)
+    assert learning_rate_share(config, 0) == pytest.approx(0.1)
+    assert learning_rate_share(config, 4) == pytest.approx(0.5, abs=0.01)
+    assert learning_rate_share(replace(config, warm_up=0), 0) == 1
     assert learning_rate_share(config, 50) == pytest.approx(0.6)
     assert learning_rate_share(config, 100) == pytest.approx(0.2)
+
+
+def test_the_first_updates_at_high_rates_do_not_empty_the_scenes(config, tiny_text) -> None:
+    """At 0.003 and 0.02, the sizes of the CPU presets; without the mends one update ends all gradients."""
+    model = replace(procedural_cpu().model, text=tiny_text)
+    config = replace(config, model=model, iterations=400, rays=64)
+    teachers = procedural_views(PROMPTS, training_cameras(config))
+    text = TextEncoder(tiny_text)
+    torch.manual_seed(0)
+    net = HyperNetwork(model, text.dim)
+    optimizer, loss_of = build_optimizer(net, config), Distillation(net)
+    for step in range(12):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate_share(config, step) * group["initial_lr"]
+        batch = sample_batch(config, sorted(teachers), teachers, text, step)
+        optimizer.zero_grad()
+        loss_of(*batch).backward()
+        optimizer.step()
+    with torch.no_grad():
+        densities, _ = net(batch[0], batch[1], batch[2].flatten(1, 2))
+    assert float(densities.clamp(min=1e-30).log().median()) > -12
 
 
 def test_optimizer_holds_every_parameter_once(config, tiny_text) -> None:

@@ -19,8 +19,8 @@ from hyperfields.distillation import (
 )
 from hyperfields.hypernetwork import HyperNetwork
 from hyperfields.model import HyperFields
-from hyperfields.presets import DISTILL, HELD_OUT, TRAINED
-from hyperfields.rendering import over, render_rays
+from hyperfields.presets import DISTILL, HELD_OUT, TRAINED, procedural_cpu
+from hyperfields.rendering import over, render_rays, render_weights_from_density
 from hyperfields.text import TextEncoder
 from hyperfields.views import procedural_views
 from priors_shared.errors import UserError
@@ -201,11 +201,39 @@ def test_procedural_presets_hold_out_what_they_evaluate() -> None:
         assert set(preset.held_out) == set(HELD_OUT)
 
 
-def test_learning_rates_fall_along_a_cosine(config) -> None:
-    config = replace(config, iterations=101, final_rate=0.2)
-    assert learning_rate_share(config, 0) == 1
+def test_learning_rates_rise_and_then_fall_along_a_cosine(config) -> None:
+    config = replace(config, iterations=101, final_rate=0.2, warm_up=10)
+    assert learning_rate_share(config, 0) == pytest.approx(0.1)
+    assert learning_rate_share(config, 4) == pytest.approx(0.5, abs=0.01)
+    assert learning_rate_share(replace(config, warm_up=0), 0) == 1
     assert learning_rate_share(config, 50) == pytest.approx(0.6)
     assert learning_rate_share(config, 100) == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize(("warm_up", "updates", "drop"), [(0, 1, 10), (100, 4, 3)])
+def test_first_updates_at_high_rates_do_not_empty_the_scenes(warm_up, updates, drop) -> None:
+    """At 0.003 and 0.02, under a loss that wants nothing there, as most rays do.
+
+    Weights written in plain units drop the mean log-density by 34 in one update: no gradient is left.
+    """
+    config = replace(procedural_cpu(), learning_rate=3e-3, grid_learning_rate=2e-2, warm_up=warm_up)
+    torch.manual_seed(1)
+    net = HyperNetwork(config.model, 16)
+    optimizer = build_optimizer(net, config)
+    generator = torch.Generator().manual_seed(3)
+    tokens, real = torch.randn(2, 5, 16, generator=generator), torch.ones(2, 5, dtype=torch.bool)
+    points = torch.rand(2, 384, 3, generator=generator) * 2 - 1
+    means = []
+    for step in range(updates + 1):
+        densities, _ = net(tokens, real, points)
+        means.append(float(densities.detach().clamp(min=1e-38).log().mean()))
+        weights = render_weights_from_density(densities.view(-1, 12), torch.full((64, 12), 0.17))
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate_share(config, step) * group["initial_lr"]
+        optimizer.zero_grad()
+        weights.sum(-1).square().mean().backward()
+        optimizer.step()
+    assert means[0] - drop < means[-1] < means[0]
 
 
 def test_optimizer_holds_every_parameter_once(config, tiny_text) -> None:

@@ -104,7 +104,7 @@ def test_mean_activations_enter_the_heads_as_equations_4_4_and_4_5_say(tokens, p
     scale, shift = net.heads[1].style(token).chunk(2, -1)
     mean = ((1 + scale)[:, None] * normal + shift[:, None]).mean(1)
     head = net.heads[1]
-    written = head.second(torch.relu(head.first(torch.cat([token, mean], -1))))
+    written = head.unit * head.second(torch.relu(head.first(torch.cat([token, mean], -1))))
     torch.testing.assert_close(layers[1][0].flatten(1), written[:, : 8 * 8])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,25 @@ def test_samples_are_rays_of_one_view_with_what_it_shows(folder: Path) -> None:
         column, row = camera.project(rays.origins + rays.directions).floor().long().T
         assert torch.equal(seen, views.images[view][row, column])
     assert seen_views == {0, 1, 2}
+
+
+def test_a_share_of_the_rays_is_aimed_at_the_object() -> None:
+    """Those meet it or pass within two pixels; without transparency there is nothing to aim at."""
+    camera = orbit(30, 20, 40)
+    (views,) = procedural_views(["a red mug"], [camera]).values()
+    alpha = views.images[0, ..., 3]
+    near = torch.nn.functional.max_pool2d(alpha[None], 5, 1, 2)[0] > 0
+    assert near.float().mean() < 0.6
+
+    def pixels_near(of: PosedViews, share: float) -> torch.Tensor:
+        rays, _ = of.sample(400, torch.Generator().manual_seed(0), object_share=share)
+        points = rays.origins + rays.directions
+        column, row = camera.project(points).floor().long().unbind(-1)
+        return near[row, column]
+
+    assert pixels_near(views, 0.5)[:200].all()
+    assert pixels_near(views, 0.5)[200:].float().mean() < 0.7
+    assert torch.equal(pixels_near(replace(views, transparent=False), 0.5), pixels_near(views, 0.0))
 
 
 def test_procedural_views_are_the_scenes_renders_each_under_its_prompt() -> None:

@@ -108,6 +108,10 @@ class DistillConfig:
     """of Adam"""
     grid_learning_rate: float = 1e-3
     """of Adam for the hash grid"""
+    warm_up: int = 100
+    """updates over which the learning rates rise from 0"""
+    object_share: float = 0.0
+    """share of the rays drawn from the pixels of the object and next to it; the others are drawn from all"""
     final_rate: float = 0.1
     """share of the learning rates left at the end; they fall along a cosine"""
     pose_scale: float = 1.0
@@ -123,6 +127,9 @@ class DistillConfig:
         _at_least(self, 1, "views", "prompts_per_step", "rays", "samples", "iterations")
         _at_least(self, 1, "checkpoint_every", "log_every")
         _at_least(self, 4, "image_size")
+        _at_least(self, 0, "warm_up")
+        if not 0 <= self.object_share <= 1:
+            raise ValueError(f"object_share must be from 0 to 1, got {self.object_share}")
         both = sorted(set(self.prompts) & set(self.held_out))
         if both:
             raise ValueError(f"prompts both trained and held out: {', '.join(both)}")

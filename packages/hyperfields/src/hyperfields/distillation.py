@@ -150,7 +150,7 @@ def sample_batch(
     points, lengths, targets, backgrounds = [], [], [], []
     for prompt in chosen:
         teacher = teachers[prompt]
-        rays, seen = teacher.sample(config.rays, generator)
+        rays, seen = teacher.sample(config.rays, generator, object_share=config.object_share)
         at, length = points_along(rays, config.samples, generator)
         drawn = torch.rand(config.rays, 3, generator=generator)
         background = drawn if teacher.transparent else torch.ones_like(drawn)
@@ -174,12 +174,16 @@ def build_optimizer(net: HyperNetwork, config: DistillConfig) -> torch.optim.Ada
             "params": grid,
             "lr": config.grid_learning_rate,
             "initial_lr": config.grid_learning_rate,
+            "eps": 1e-15,  # most entries see tiny gradients, and seldom
         },
     ]
-    return torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-15)
+    return torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-8)
 
 
 def learning_rate_share(config: DistillConfig, step: int) -> float:
-    """Share of the learning rate at an update: 1 at the first, `final_rate` at the last, a cosine between."""
+    """Share of the learning rate at an update: up to 1 over the warm-up, down a cosine to `final_rate`."""
+    # Adam's first updates are as long as the rate, whatever the gradient: at the full rate they empty the scene.
+    rise = min(1.0, (step + 1) / max(1, min(config.warm_up, config.iterations // 4)))
     progress = step / max(1, config.iterations - 1)
-    return config.final_rate + (1 - config.final_rate) * (1 + math.cos(math.pi * progress)) / 2
+    fall = config.final_rate + (1 - config.final_rate) * (1 + math.cos(math.pi * progress)) / 2
+    return rise * fall

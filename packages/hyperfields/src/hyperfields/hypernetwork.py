@@ -75,12 +75,16 @@ class WeightHead(nn.Module):
         self.style = nn.Linear(dim, 2 * activations) if activations else None
         self.first = nn.Linear(dim + activations, hidden)
         self.second = nn.Linear(hidden, self.out * self.into + self.out)
-        initial = torch.randn(self.out, self.into) * math.sqrt(gain / self.into)
+        # In units of a plain layer's initial weights, so that an update moves weights by a share of their
+        # size. In plain units the first update at rate 0.003 took log-densities from -1 to -120: empty for good.
+        self.unit = math.sqrt(gain / self.into)
+        initial = torch.randn(self.out, self.into) * self.unit
         with torch.no_grad():
             # It begins as one network for all prompts, in the usual scale, plus differences.
-            nn.init.normal_(self.second.weight, std=0.3 * math.sqrt(gain / self.into / hidden))
+            nn.init.normal_(self.second.weight, std=0.3 / math.sqrt(hidden))
             self.second.bias.zero_()
-            self.second.bias[: initial.numel()] = 1.0 if modulated else initial.flatten()
+            start = initial.flatten() / self.unit
+            self.second.bias[: initial.numel()] = 1 / self.unit if modulated else start
         self.base = nn.Parameter(initial) if modulated else None
 
     def forward(
@@ -94,7 +98,7 @@ class WeightHead(nn.Module):
             scale, shift = self.style(token).chunk(2, -1)
             normal = F.layer_norm(activations, activations.shape[-1:]).mean(1)
             token = torch.cat([token, (1 + scale) * normal + shift], -1)  # Eq. 4.4
-        written = self.second(torch.relu(self.first(token)))
+        written = self.unit * self.second(torch.relu(self.first(token)))
         weight = written[:, : self.out * self.into].view(-1, self.out, self.into)
         if self.base is not None:
             weight = self.base * weight

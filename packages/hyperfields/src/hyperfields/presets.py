@@ -45,10 +45,12 @@ def procedural_cpu() -> DistillConfig:
         prompts_per_step=6,
         rays=256,
         samples=24,
+        object_share=0.5,
         iterations=4000,
         learning_rate=1e-3,
         grid_learning_rate=1e-2,
         final_rate=0.03,
+        checkpoint_every=100,
     )
 
 

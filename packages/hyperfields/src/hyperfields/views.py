@@ -41,10 +41,26 @@ class PosedViews:
     transparent: bool = True
     """Whether the images say what is background; else they are opaque, on white."""
 
-    def sample(self, rays: int, generator: torch.Generator) -> tuple[Rays, Float[Tensor, "rays 4"]]:
-        """Rays through random pixels of one random view, and what the teacher shows there."""
+    def sample(
+        self, rays: int, generator: torch.Generator, *, object_share: float | int = 0.0
+    ) -> tuple[Rays, Float[Tensor, "rays 4"]]:
+        """Rays through random pixels of one random view, and what the teacher shows there.
+
+        Args:
+            rays: how many.
+            generator: of the draw.
+            object_share: of the rays, from pixels that the object covers or that lie within two of it; the
+                others are drawn from all pixels. Nothing to tell an opaque teacher's object by: all are.
+        """
         view = int(torch.randint(len(self.cameras), (), generator=generator))
         pixels = torch.randint(self.images[view, ..., 0].numel(), (rays,), generator=generator)
+        aimed = round(object_share * rays) if self.transparent else 0
+        if aimed:
+            near = torch.nn.functional.max_pool2d(self.images[view, None, ..., 3], 5, 1, 2)
+            candidates = (near.flatten() > 0).nonzero().squeeze(-1)
+            if len(candidates):
+                drawn = torch.randint(len(candidates), (aimed,), generator=generator)
+                pixels[:aimed] = candidates[drawn]
         seen = self.images[view].reshape(-1, 4)[pixels]
         return self.cameras[view].rays()[pixels], seen
 

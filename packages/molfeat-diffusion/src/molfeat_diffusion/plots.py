@@ -1,4 +1,4 @@
-"""Figures: training curves."""
+"""Figures: training curves, prediction and screening."""
 
 from __future__ import annotations
 
@@ -25,4 +25,59 @@ def training_figure(metrics: Sequence[Mapping[str, Any]], *, title: str) -> Figu
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False, fontsize="small")
+    return figure
+
+
+def language_figure(metrics: Sequence[Mapping[str, Any]], *, title: str) -> Figure:
+    """Cross-entropy of hidden tokens, and the share that is right, over updates."""
+    figure = Figure(figsize=(9.0, 3.8), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    left.plot([m["step"] for m in metrics], [m["loss"] for m in metrics], label="training")
+    validated = [m for m in metrics if "val_loss" in m]
+    steps = [m["step"] for m in validated]
+    left.plot(steps, [m["val_loss"] for m in validated], "o-", markersize=3, label="validation")
+    left.set(title=title, xlabel="updates", ylabel="cross-entropy of hidden tokens")
+    left.legend(frameon=False, fontsize="small")
+    right.plot(steps, [100 * m["val_accuracy"] for m in validated], "o-", markersize=3)
+    right.set(title="validation", xlabel="updates", ylabel="hidden tokens right (%)")
+    for axes in (left, right):
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def table_5_1_figure(
+    per_split: Mapping[str, Mapping[str, Sequence[float]]],
+    sweeps: Mapping[str, Mapping[str, float]],
+    layers: Sequence[int],
+    timesteps: Sequence[int],
+) -> Figure:
+    """AUROC of every row and split, a panel per dataset and n; below, where there is one, MiDi's sweep."""
+    columns = [c for c in next(iter(per_split.values())) if c.startswith("AUROC")]
+    swept = {name: values for name, values in sweeps.items() if values}
+    wide = max(len(columns), len(swept))
+    tall = 1 + bool(swept)
+    figure = Figure(figsize=(2.6 * wide + 2, 3.6 * tall), layout="constrained")
+    panels = figure.subplots(tall, wide, squeeze=False)
+    names = list(per_split)
+    for axes, column in zip(panels[0], columns, strict=False):
+        for y, name in enumerate(names):
+            values = per_split[name][column]
+            axes.plot(values, [y] * len(values), ".", color="0.7", markersize=4)
+            axes.plot([sum(values) / len(values)], [y], "D", color="tab:blue", markersize=5)
+        axes.set(title=column.removeprefix("AUROC "), xlabel="AUROC", ylim=(len(names) - 0.5, -0.5))
+        axes.set_yticks(range(len(names)), names if axes is panels[0][0] else [""] * len(names))
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+    if swept:
+        for axes, (name, values) in zip(panels[1], swept.items(), strict=False):
+            for t in timesteps:
+                axes.plot(layers, [values[f"{la}/{t}"] for la in layers], "o-", label=f"t = {t}")
+            axes.set(
+                title=f"{name}: MiDi's setting", xlabel="layer", ylabel="AUROC, cross-validated"
+            )
+            axes.grid(alpha=0.25)
+            axes.legend(frameon=False, fontsize="small")
+        for axes in panels[1][len(swept) :]:
+            axes.set_visible(False)
     return figure

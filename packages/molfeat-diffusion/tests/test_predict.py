@@ -259,10 +259,8 @@ def test_a_saved_predictor_scores_as_the_fitted_one(tmp_path: Path) -> None:
 
 def test_screen_picks_draws_and_reports(fitted: Path, table: Path, tmp_path: Path) -> None:
     out = tmp_path / "picks.csv"
-    main(
-        ["screen", str(fitted), str(table), "--top", "6", "--diverse", "--id-column", "name"]
-        + ["-o", str(out)]
-    )
+    options = ["--top", "6", "--diverse", "--id-column", "name", "-o", str(out)]
+    main(["screen", str(fitted), str(table), *options])
     picks = list(csv.DictReader(out.open()))
     assert len(picks) == 6
     assert picks[0]["rank"] == "1"

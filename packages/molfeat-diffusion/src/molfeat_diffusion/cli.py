@@ -22,6 +22,7 @@ from molfeat_diffusion.config import (
     NetworkConfig,
     NoiseConfig,
     TrainConfig,
+    VocabularyName,
 )
 from molfeat_diffusion.presets import LANGUAGE, TRAIN
 from priors_shared.errors import UserError
@@ -285,6 +286,75 @@ def _screen(args: list[str]) -> None:
         )
     say(f"written   {options.out}, {options.out.with_suffix('.png')}, {options.out}.json")
     say(f"failures  {options.out}.failures.csv: {found['failed']} of {found['rows']} rows failed")
+
+
+# --- prepare ---
+
+
+@dataclass(frozen=True, kw_only=True)
+class _PrepareOptions:
+    sources: Annotated[Positional[tuple[str, ...]], arg(metavar="SOURCE [SOURCE ...]")]
+    """molecules as for train --data: qm9, .npz, .sdf, .smi or .csv"""
+    out: Annotated[Path, arg(aliases=["-o"], metavar="FILE.npz")]
+    """the molecules with their structures, for train --data; FILE.json says what was left out and why"""
+    vocabulary: VocabularyName = "geom_no_h"
+    """elements and charges: qm9, qm9_no_h, geom or geom_no_h"""
+    exclude: Annotated[tuple[str, ...], arg(metavar="[FILE ...]")] = ()
+    """files of molecules that must not be among them, however charged or of whatever stereochemistry"""
+    max_atoms: int = 100
+    """larger molecules are left out (atoms as the vocabulary counts them)"""
+    max_molecules: Annotated[int | None, described("INT", "(default: all)")] = None
+    """as many, drawn by the seed before conformers are made"""
+    seed: int = 0
+    """of that and of conformers"""
+    jobs: int = 1
+    """processes"""
+    data_root: Annotated[str | None, described("DIR", "(default: PRIORS_DATA)")] = None
+    """folder with the datasets"""
+    quiet: bool = False
+    """no progress on stderr"""
+
+
+def _prepare(args: list[str]) -> None:
+    about = "Molecules with their structures, made once, to train on."
+    options = parse_options(_PrepareOptions, f"{PROGRAM} prepare", args, description=about)
+    if options.out.suffix != ".npz" or not options.out.parent.is_dir():
+        raise UserError(f"{options.out}: give a .npz file in a folder that exists")
+
+    from molfeat_diffusion.datasets import connectivities, load_molecules
+    from molfeat_diffusion.molecules import VOCABULARIES
+    from priors_shared.datasets.base import resolve_data_root
+    from priors_shared.runs import write_atomically
+
+    shared = {"data_root": resolve_data_root(options.data_root), "jobs": options.jobs}
+    exclude = connectivities(
+        options.exclude,
+        # A larger one cannot be among them.
+        max_heavy_atoms=options.max_atoms,
+        **shared,
+        quiet=options.quiet,
+    )
+    molecules, left_out = load_molecules(
+        options.sources,
+        VOCABULARIES[options.vocabulary],
+        max_atoms=options.max_atoms,
+        max_molecules=options.max_molecules,
+        seed=options.seed,
+        exclude=exclude,
+        **shared,
+        quiet=options.quiet,
+    )
+    molecules.save(options.out)
+    record = {
+        "molecules": len(molecules),
+        "left_out": dict(left_out.most_common()),
+        "excluded_connectivities": len(exclude),
+        "config": asdict(options) | {"out": options.out.name},
+    }
+    path = options.out.with_suffix(".json")
+    write_atomically(path, json.dumps(record, indent=2) + "\n")
+    say(f"molecules  {options.out}: {len(molecules)}")
+    say(f"left out   {path}: {sum(left_out.values())}")
 
 
 # --- train ---
@@ -557,6 +627,7 @@ class _NoOptions:
 
 VERBS: Verbs = {
     "featurize": (_featurize, "features of every molecule of a file"),
+    "prepare": (_prepare, "make the structures of molecules to train on, once"),
     "fit": (_fit, "fit a predictor on labelled molecules"),
     "predict": (_predict, "scores of every molecule of a file"),
     "screen": (_screen, "pick molecules by their scores, diverse if asked"),

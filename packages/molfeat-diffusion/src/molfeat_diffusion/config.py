@@ -119,6 +119,10 @@ class TrainConfig:
     """molecules per update"""
     learning_rate: float = 2e-4
     """of AdamW (amsgrad)"""
+    warmup: int = 0
+    """updates over which the learning rate rises to that"""
+    decay: Literal["none", "cosine"] = "none"
+    """cosine: the learning rate falls to zero at the last update; none: it stays, as published"""
     weight_decay: float = 1e-12
     """of AdamW"""
     clip_norm: float | None = None
@@ -146,6 +150,8 @@ class TrainConfig:
         for name in ("updates", "batch", "max_atoms", "validate_every", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.warmup < 0:
+            raise ValueError(f"warmup must be 0 or more, got {self.warmup}")
         if self.log_every < 1:
             raise ValueError(f"log_every must be at least 1, got {self.log_every}")
         if self.max_molecules is not None and self.max_molecules < 2:

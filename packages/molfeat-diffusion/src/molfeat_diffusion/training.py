@@ -5,6 +5,7 @@ Every random draw depends only on (seed, update), so that a resumed run needs no
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from functools import lru_cache
 from typing import Any
@@ -28,7 +29,6 @@ from priors_shared.runs import Run, write_atomically
 
 INITIAL_WEIGHTS, NOISE, DROPOUT, ORDER, VALIDATION = range(5)
 """Paths of generators."""
-WINDOW = 20  # batches among which molecules are sorted by size, so that little is padded
 
 
 class Objective(nn.Module):
@@ -80,6 +80,8 @@ def train(config: TrainConfig, where: LaunchConfig, run: Run) -> MiDi:
             batch = collate([train_set.graph(int(i)) for i in _batch(train_set, config, step)])
             torch.manual_seed(generator_for(config.seed, DROPOUT, step).initial_seed())
             generator = generator_for(config.seed, NOISE, step)
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(config, step)
             loss, terms = objective(batch.to(fabric.device), generator)
             optimizer.zero_grad()
             fabric.backward(loss)
@@ -137,6 +139,15 @@ def evaluate(model: MiDi, molecules: MoleculeSet, config: TrainConfig) -> dict[s
     return _named("val_", sums / total)
 
 
+def learning_rate(config: TrainConfig, step: int) -> float:
+    """Of update `step` = 0 .. updates - 1: linear warm-up, then constant or falling as a half cosine."""
+    rate = config.learning_rate * min(1.0, (step + 1) / (config.warmup + 1))
+    if config.decay == "cosine" and step >= config.warmup:
+        share = (step - config.warmup) / (config.updates - config.warmup)
+        rate *= (1 + math.cos(math.pi * share)) / 2
+    return rate
+
+
 def _named(prefix: str, values: Any) -> dict[str, float]:
     names = ("loss", *(f"loss_{name}" for name in LossTerms._fields))
     return {f"{prefix}{name}": float(value) for name, value in zip(names, values, strict=True)}
@@ -176,8 +187,8 @@ def _resumed(
 
 
 def _batch(molecules: MoleculeSet, config: TrainConfig, step: int) -> np.ndarray:
-    """Indices of an update's molecules: each once an epoch, among molecules of much the same size."""
-    batches = max(1, len(molecules) // config.batch)
+    """Indices of an update's molecules, all of one size: each once an epoch."""
+    batches = int(np.ceil(np.bincount(molecules.sizes) / config.batch).sum())
     epoch, number = divmod(step, batches)
     return _epoch(molecules, config.batch, config.seed, epoch)[number]
 
@@ -186,10 +197,9 @@ def _batch(molecules: MoleculeSet, config: TrainConfig, step: int) -> np.ndarray
 def _epoch(molecules: MoleculeSet, batch: int, seed: int, epoch: int) -> list[np.ndarray]:
     rng = np.random.default_rng([seed, ORDER, epoch])
     shuffled = rng.permutation(len(molecules))
-    count = max(1, len(molecules) // batch)
     found = []
-    for start in range(0, count * batch, WINDOW * batch):
-        some = shuffled[start : min(start + WINDOW * batch, count * batch)]
-        some = some[np.argsort(molecules.sizes[some], kind="stable")]
-        found += [some[i : i + batch] for i in range(0, len(some), batch)]
+    for size in np.unique(molecules.sizes):
+        some = shuffled[molecules.sizes[shuffled] == size]
+        # Parts as even as can be: an update of one molecule left over would count as much as a full one.
+        found += np.array_split(some, -(-len(some) // batch))
     return [found[i] for i in rng.permutation(len(found))]

@@ -122,6 +122,9 @@ def test_platt_gives_probabilities_that_are_right_on_average() -> None:
     slope, offset = platt(logits, positive)
     assert slope == pytest.approx(0.5, abs=0.05)
     assert offset == pytest.approx(-1, abs=0.05)
+    # Twenty rows that are separable say no more than 21/22.
+    slope, offset = platt(np.repeat([-5.0, 5.0], 20), np.repeat([False, True], 20))
+    assert 1 / (1 + np.exp(-(5 * slope + offset))) == pytest.approx(21 / 22, abs=0.01)
 
 
 def test_blocks_are_a_transformer_with_names() -> None:
@@ -245,7 +248,7 @@ def test_predict_keeps_order_and_ids_and_failed_rows(
     assert listed["id"].tolist() == ["c", "a"]
     predictor = Predictor.load(fitted)
     expected = predictor.scores(predictor.blocks.transform(MOLECULES[:4]))
-    np.testing.assert_allclose(found["score"][:4], expected, rtol=1e-6)
+    np.testing.assert_allclose(found["score"][:4], expected, rtol=1e-4)
 
 
 def test_a_saved_predictor_scores_as_the_fitted_one(tmp_path: Path) -> None:

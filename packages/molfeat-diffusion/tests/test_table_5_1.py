@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from rdkit import Chem
 
+import molfeat_diffusion.experiments.table_5_1 as experiment
 from molfeat_diffusion.checkpoint import save_model
 from molfeat_diffusion.config import LanguageConfig, ModelConfig
 from molfeat_diffusion.diffusion import MiDi
-from molfeat_diffusion.experiments import table_5_1 as experiment
 from molfeat_diffusion.experiments.table_5_1 import (
     ROWS,
     Study,

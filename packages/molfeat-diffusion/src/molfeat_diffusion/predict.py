@@ -430,8 +430,17 @@ def out_of_fold(model: Any, X: np.ndarray, y: np.ndarray, groups: Sequence[str])
 
 
 def platt(logits: np.ndarray, positive: np.ndarray) -> tuple[float, float]:
-    """Slope and offset that make probabilities of logits (Platt 1999); never a falling slope."""
-    fitted = LogisticRegression(C=1e3).fit(logits[:, None], positive)
+    """Slope and offset that make probabilities of logits (Platt 1999); never a falling slope.
+
+    Targets are Platt's (n + 1) / (n + 2) and 1 / (n + 2), not 1 and 0: classes that happen to be separable
+    would give certainties.
+    """
+    right = np.asarray(positive, dtype=bool)
+    target = np.where(right, (right.sum() + 1) / (right.sum() + 2), 1 / ((~right).sum() + 2))
+    # Each row as both classes, weighed by its target: scikit-learn takes no soft labels.
+    twice = np.concatenate([logits, logits])[:, None]
+    labels = np.repeat([1, 0], len(logits))
+    fitted = LogisticRegression(C=1e3).fit(twice, labels, np.concatenate([target, 1 - target]))
     return max(float(fitted.coef_[0, 0]), 1e-3), float(fitted.intercept_[0])
 
 

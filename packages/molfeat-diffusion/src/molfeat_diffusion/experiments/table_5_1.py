@@ -105,7 +105,7 @@ class Task:
     """By block; MiDi's by block/layer/timestep."""
 
 
-def table_5_1(*, preset: str, out: Path, quick: bool, runs: Path) -> None:
+def run_preset(*, preset: str, out: Path, quick: bool, runs: Path) -> None:
     """Measure all rows, and write table-5.1-PRESET.json, .md and .png to `out`.
 
     quick: nothing here is trained but heads, so it is the same study on 3 splits and 2 datasets.
@@ -117,7 +117,7 @@ def table_5_1(*, preset: str, out: Path, quick: bool, runs: Path) -> None:
 
 
 def run_study(study: Study, *, out: Path, runs: Path, preset: str = "cpu") -> None:
-    """See `table_5_1`. Rows whose weights are not there are left out, and named in the result."""
+    """Measure a study: see `run_preset`. Rows whose weights are not there are left out, and named in the result."""
     midi = _midi_or_none(study)
     blocks = {b for bs in ROWS.values() for b in bs if midi is not None or b not in MIDI_BLOCKS}
     rows = {name: bs for name, bs in ROWS.items() if blocks >= set(bs)}

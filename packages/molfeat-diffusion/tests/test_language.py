@@ -9,6 +9,7 @@ import pytest
 import torch
 from rdkit import Chem
 
+from molfeat_diffusion.cli import main
 from molfeat_diffusion.config import LanguageConfig, LaunchConfig
 from molfeat_diffusion.language import SmilesFeaturizer, build_tokenizer, loses_chlorine
 from molfeat_diffusion.language_training import masked, train_language
@@ -158,6 +159,15 @@ def test_resumed_training_gives_the_same_weights(
     train(tmp_path / "run", config, resume=True)
     for name in ("model/model.safetensors", "metrics.jsonl"):
         assert (tmp_path / "run" / name).read_bytes() == (model / name).read_bytes()
+
+
+def test_exported_weights_are_the_last_checkpoints(model: Path, tmp_path: Path) -> None:
+    main(["export", str(model), "--out", str(tmp_path / "mine")])
+    expected = SmilesFeaturizer(model).transform(["CCO"])
+    np.testing.assert_array_equal(SmilesFeaturizer(tmp_path / "mine").transform(["CCO"]), expected)
+    card = (tmp_path / "mine" / "README.md").read_text()
+    assert "6 updates of 8 SMILES" in card
+    assert (tmp_path / "mine" / "training.png").is_file()
 
 
 def test_molecules_of_evaluation_tables_are_left_out(corpus: Path, tmp_path: Path) -> None:

@@ -540,6 +540,135 @@ def _sample(args: list[str]) -> None:
     say(f"metrics         {path}")
 
 
+# --- eval ---
+
+
+@dataclass(frozen=True, kw_only=True)
+class _EvalOptions:
+    checkpoint: Annotated[Positional[str], arg(metavar="CHECKPOINT")]
+    """run folder, checkpoint folder, Hugging Face Hub id or name of a diffusion model"""
+    out: Annotated[Path, arg(aliases=["-o"], metavar="FILE.json")] = Path("sampling.json")
+    """metrics; FILE.png shows some of the molecules"""
+    data: Annotated[tuple[str, ...], arg(metavar="[SOURCE ...]")] = ()
+    """training molecules (as train --data): also measure novelty and distances of distributions"""
+    data_root: Annotated[str | None, described("DIR", "(default: PRIORS_DATA)")] = None
+    """folder with the datasets"""
+    count: Annotated[int, arg(aliases=["-n"])] = 100
+    """molecules"""
+    steps: Annotated[int | None, described("INT", "(default: the model's T)")] = None
+    """reverse steps"""
+    metrics: Literal["fixed", "midi"] = "fixed"
+    """midi: as MiDi's code counts"""
+    batch: int = 50
+    """molecules at a time"""
+    seed: int = 0
+    """of all draws"""
+    device: str = "cpu"
+    """where the network runs: cpu, cuda, mps"""
+    threads: Annotated[int | None, described("INT", "")] = None
+    """CPU threads"""
+    quiet: bool = False
+    """no progress on stderr"""
+
+
+def _eval(args: list[str]) -> None:
+    about = "Measure how good a diffusion model's molecules are, and draw some of them."
+    options = parse_options(_EvalOptions, f"{PROGRAM} eval", args, description=about)
+    for name in ("count", "batch"):
+        if getattr(options, name) < 1:
+            raise UserError(f"--{name} {getattr(options, name)}: must be 1 or more")
+    if options.out.suffix != ".json" or not options.out.parent.is_dir():
+        raise UserError(f"{options.out}: give a .json file in a folder that exists")
+
+    from molfeat_diffusion.checkpoint import load_model
+    from molfeat_diffusion.datasets import load_molecules
+    from molfeat_diffusion.metrics import sampling_metrics
+    from molfeat_diffusion.molecules import collate, mols_from_dense
+    from molfeat_diffusion.plots import save_molecules
+    from molfeat_diffusion.sampling import sample_molecules
+    from priors_shared.datasets.base import resolve_data_root
+    from priors_shared.devices import hardware, set_threads
+    from priors_shared.runs import write_atomically
+
+    set_threads(options.threads)
+    model, record = load_model(options.checkpoint)
+    reference = None
+    if options.data:
+        known, _ = load_molecules(
+            options.data,
+            model.vocabulary,
+            data_root=resolve_data_root(options.data_root),
+            max_atoms=10_000,
+            quiet=options.quiet,
+        )
+        graphs = (known.graph(i) for i in range(len(known)))
+        reference = [mols_from_dense(collate([g]), model.vocabulary)[0] for g in graphs]
+    molecules = sample_molecules(
+        model.to(options.device),
+        options.count,
+        steps=options.steps,
+        batch=options.batch,
+        seed=options.seed,
+        quiet=options.quiet,
+    )
+    found = sampling_metrics(
+        molecules,
+        hydrogens=model.vocabulary.hydrogens,
+        reference=reference,
+        variant=options.metrics,
+    )
+    trained = record.get("trained", {})
+    result = {
+        "metrics": found,
+        "variant": options.metrics,
+        "checkpoint": Path(options.checkpoint).name,
+        "digest": record["digest"],
+        "trained_updates": trained.get("step", trained.get("updates")),
+        "reference": [Path(source).name for source in options.data],
+        "molecules": options.count,
+        "steps": options.steps or model.timesteps,
+        "seed": options.seed,
+        "hardware": hardware(),
+        "command": shlex.join([PROGRAM, "eval", *(Path(a).name for a in args)]),
+    }
+    write_atomically(options.out, json.dumps(result, indent=2) + "\n")
+    picture = options.out.with_suffix(".png")
+    save_molecules(picture, molecules[:24])
+    for name, value in found.items():
+        say(f"{name:<16}{value:.4g}" if name.startswith("w1") else f"{name:<16}{100 * value:.1f} %")
+    say(f"metrics         {options.out}")
+    say(f"picture         {picture}")
+
+
+# --- export ---
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ExportOptions:
+    run: Annotated[Positional[Path], arg(metavar="RUN")]
+    """run folder of train; of a training that goes on, its last checkpoint is taken"""
+    out: Annotated[Path, arg(aliases=["-o"], metavar="DIR")]
+    """folder for weights, model card (README.md) and training curve; its name is the weights'"""
+    results: Annotated[tuple[Path, ...], arg(metavar="[FILE.json ...]")] = ()
+    """what eval --out wrote of these weights, for the card"""
+
+
+def _export(args: list[str]) -> None:
+    about = "Write a training's weights to give away, with model card and training curve."
+    options = parse_options(_ExportOptions, f"{PROGRAM} export", args, description=about)
+
+    from molfeat_diffusion.export import export_run
+    from molfeat_diffusion.language_training import export_language, is_language_run
+
+    if is_language_run(options.run):
+        if options.results:
+            raise UserError("--results: of diffusion models alone")
+        step = export_language(options.run, options.out)
+    else:
+        step = export_run(options.run, options.out, options.results)
+    say(f"weights   {options.out}: after {step:,} updates")
+
+
 # --- import-midi ---
 
 
@@ -633,6 +762,8 @@ VERBS: Verbs = {
     "screen": (_screen, "pick molecules by their scores, diverse if asked"),
     "train": (_train, "train a diffusion model of molecules, or a language model of SMILES"),
     "sample": (_sample, "draw molecules from a diffusion model, with metrics"),
+    "eval": (_eval, "sampling metrics of a diffusion model, and a picture"),
+    "export": (_export, "write a training's weights with a model card"),
     "import-midi": (_import_midi, "import a published MiDi checkpoint"),
     "reproduce": (_reproduce, "run the experiments of the thesis"),
     "presets": (_presets, "list the presets"),

@@ -5,6 +5,7 @@ Every random draw depends only on (seed, update), as in `training`.
 
 from __future__ import annotations
 
+import json
 import shutil
 from functools import lru_cache
 from pathlib import Path
@@ -18,12 +19,13 @@ from torch import Tensor, nn
 from molfeat_diffusion.config import LanguageConfig, LaunchConfig
 from molfeat_diffusion.datasets import connectivities, connectivity, read_smiles_source
 from molfeat_diffusion.language import build_tokenizer, padded
-from priors_shared.checkpoints import resume_training, save_training_state
+from molfeat_diffusion.plots import language_figure
+from priors_shared.checkpoints import load_training_state, resume_training, save_training_state
 from priors_shared.datasets.base import resolve_data_root
 from priors_shared.devices import launch, set_threads
 from priors_shared.episodes import generator_for
 from priors_shared.errors import UserError
-from priors_shared.runs import Run, write_atomically
+from priors_shared.runs import Run, read_metrics, write_atomically
 
 INITIAL_WEIGHTS, MASK, DROPOUT, ORDER, VALIDATION = range(5)
 """Paths of generators."""
@@ -249,6 +251,67 @@ def _below(root: Path | None, name: str) -> str:
     """A table's file, by its name below the data root or its path."""
     path = None if root is None else root / "molecules" / f"{name}.csv.gz"
     return str(path) if path is not None and path.is_file() else name
+
+
+def is_language_run(run: Path) -> bool:
+    """Whether a folder is a run of `train_language`."""
+    try:
+        return "mask_share" in json.loads((run / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+
+
+def export_language(run: Path, folder: Path) -> int:
+    """Write a run's last weights with README.md and training.png; returns the updates they had.
+
+    Raises:
+        UserError: no checkpoint in the run yet; the folder is not empty.
+    """
+    if folder.exists() and any(folder.iterdir()):
+        raise UserError(f"{folder} is not empty: use another --out")
+    held = json.loads((run / "config.json").read_text(encoding="utf-8"))
+    lists = {name: tuple(held[name]) for name in ("data", "exclude")}
+    config = LanguageConfig(**held | lists)
+    state = load_training_state(run / "checkpoints")
+    smiles = (run / SMILES).read_text().split()
+    tokenizer = build_tokenizer(smiles)
+    model = build_network(config, tokenizer)
+    model.load_state_dict(state.model_state)
+    _save(folder, model, tokenizer)
+    metrics = [line for line in read_metrics(run) if line["step"] <= state.step]
+    language_figure(metrics, title=folder.name).savefig(folder / "training.png", dpi=110)
+    last = next((line for line in reversed(metrics) if "val_loss" in line), None)
+    left_out = (run / "left_out.tsv").read_text().splitlines()[1:]
+    unfinished = "" if state.step == config.updates else f" of {config.updates:,} planned"
+    parameters = sum(p.numel() for p in model.parameters())
+    tokens = len(tokenizer)
+    lines = [
+        f"# {folder.name}",
+        "",
+        "A small masked-language model of SMILES (RoBERTa, as ChemBERTa is one; it is not ChemBERTa), trained "
+        "on a CPU core. The mean of its last layer over the tokens is a molecule's features.",
+        "",
+        "```python",
+        "from molfeat_diffusion import SmilesFeaturizer",
+        "",
+        f'X = SmilesFeaturizer("{folder.name}").transform(["CCO", "c1ccccc1"])  # (2, {config.width})',
+        "```",
+        "",
+        f"- Network: {config.layers} layers of width {config.width}, {config.heads} heads, {parameters:,} "
+        f"parameters, float32; {tokens} tokens (atoms, bonds, ring numbers), up to {config.max_length}.",
+        f"- Training: {state.step:,} updates{unfinished} of {config.batch} SMILES, {config.mask_share:.0%} of "
+        f"the tokens to predict, learning rate up to {config.learning_rate:g}, seed {config.seed}.",
+        f"- Data: {', '.join(config.data)}; molecules by the first block of the InChIKey:",
+        *(f"  - {' '.join(line.split(chr(9)))}" for line in left_out),
+    ]
+    if last is not None:
+        lines.append(
+            f"- Validation at update {last['step']:,}: cross-entropy {last['val_loss']:.3f}, "
+            f"{last['val_accuracy']:.1%} of the hidden tokens right."
+        )
+    lines += ["", "![training](training.png)", ""]
+    write_atomically(folder / "README.md", "\n".join(lines))
+    return state.step
 
 
 def _save(folder: Path, model: Any, tokenizer: Any) -> None:

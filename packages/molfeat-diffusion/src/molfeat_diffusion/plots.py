@@ -1,11 +1,17 @@
-"""Figures: training curves, prediction and screening."""
+"""Figures: training curves, molecules, the table of features."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure  # not pyplot: it keeps every figure alive
+from rdkit import Chem, rdBase
+from rdkit.Chem import rdDepictor
+from rdkit.Chem.Draw import rdMolDraw2D
+
+from molfeat_diffusion.metrics import valid_smiles
 
 
 def training_figure(metrics: Sequence[Mapping[str, Any]], *, title: str) -> Figure:
@@ -81,3 +87,34 @@ def table_5_1_figure(
         for axes in panels[1][len(swept) :]:
             axes.set_visible(False)
     return figure
+
+
+def save_molecules(path: Path, molecules: Sequence[Chem.Mol], *, columns: int = 6) -> None:
+    """A grid of structural formulas as .png; invalid molecules are drawn as they are, and named so.
+
+    Args:
+        path: the file.
+        molecules: sanitized or not; left unchanged.
+        columns: of the grid.
+    """
+    drawn, legends = [], []
+    with rdBase.BlockLogs():
+        for mol in molecules:
+            name = valid_smiles(mol)
+            flat = None if name is None else Chem.MolFromSmiles(name)
+            if flat is None:
+                flat = Chem.Mol(mol)
+                flat.UpdatePropertyCache(strict=False)
+                Chem.FastFindRings(flat)
+            rdDepictor.Compute2DCoords(flat)
+            drawn.append(flat)
+            parts = len(Chem.GetMolFrags(flat))
+            legends.append("invalid" if name is None else f"{parts} parts" if parts > 1 else "")
+        rows = -(-len(drawn) // columns)
+        drawer = rdMolDraw2D.MolDraw2DCairo(220 * columns, 190 * rows, 220, 190)
+        drawer.drawOptions().prepareMolsBeforeDrawing = False
+        drawer.DrawMolecules(drawn, legends=legends)
+        drawer.FinishDrawing()
+    pending = path.with_name(f"{path.name}.next")
+    pending.write_bytes(drawer.GetDrawingText())
+    pending.replace(path)

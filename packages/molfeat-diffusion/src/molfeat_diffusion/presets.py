@@ -78,8 +78,7 @@ def geom_h_uniform() -> TrainConfig:
 
 
 def midi_cpu() -> TrainConfig:
-    """GEOM's vocabulary without hydrogens, 6 layers of half the width; half an hour on a core (the
-    shipped midi-cpu). QM9, or more by --data"""
+    """GEOM's vocabulary without hydrogens, 6 layers of half the width: the shipped midi-cpu"""
     return TrainConfig(
         model=ModelConfig(vocabulary="geom_no_h", network=SMALL, noise=NoiseConfig()),
         loss=LossConfig(weight_positions=5.0),

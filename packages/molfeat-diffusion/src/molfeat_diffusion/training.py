@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import asdict
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,17 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from molfeat_diffusion.checkpoint import save_model
+from molfeat_diffusion.checkpoint import load_model, save_model
 from molfeat_diffusion.config import LaunchConfig, LossConfig, TrainConfig
 from molfeat_diffusion.datasets import MoleculeSet, load_molecules, load_packed, split
 from molfeat_diffusion.diffusion import LossTerms, MiDi
 from molfeat_diffusion.molecules import VOCABULARIES, DenseMolecules, collate
-from priors_shared.checkpoints import resume_training, save_training_state
+from priors_shared.checkpoints import (
+    has_training_state,
+    load_training_state,
+    resume_training,
+    save_training_state,
+)
 from priors_shared.datasets.base import resolve_data_root
 from priors_shared.devices import launch, set_threads
 from priors_shared.episodes import generator_for
@@ -119,6 +125,31 @@ def train(config: TrainConfig, where: LaunchConfig, run: Run) -> MiDi:
     trained = asdict(config) | {"molecules": len(train_set)}
     save_model(run.out / "model", kept, trained=trained, metrics=run.metrics()[-1])
     return kept.eval()
+
+
+def trained_model(config: TrainConfig, run: Path) -> tuple[MiDi, int]:
+    """The model of a run folder, and its updates; of a run that goes on: of its last checkpoint.
+
+    Raises:
+        UserError: there is no checkpoint yet.
+    """
+    if (run / "model").is_dir():
+        return load_model(run / "model")[0], config.updates
+    if not has_training_state(run / "checkpoints"):
+        raise UserError(f"{run}: no checkpoint yet")
+    state = load_training_state(run / "checkpoints")
+    molecules = load_packed(run / "molecules.npz", VOCABULARIES[config.model.vocabulary])
+    train_set, _ = split(molecules, config.validation_share, config.seed)
+    model = MiDi(config.model, marginals=train_set.marginals(), sizes=train_set.size_histogram())
+    weights = state.model_state
+    if config.ema is not None:
+        weights = {
+            name.removeprefix("module."): value
+            for name, value in state.extra_tensors.items()
+            if name.startswith("module.")
+        }
+    model.load_state_dict(weights)
+    return model.eval(), state.step
 
 
 @torch.no_grad()

@@ -76,9 +76,9 @@ def table_5_1_figure(
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
     if swept:
-        for axes, (name, values) in zip(panels[1], swept.items(), strict=False):
+        for axes, (name, points) in zip(panels[1], swept.items(), strict=False):
             for t in timesteps:
-                axes.plot(layers, [values[f"{la}/{t}"] for la in layers], "o-", label=f"t = {t}")
+                axes.plot(layers, [points[f"{la}/{t}"] for la in layers], "o-", label=f"t = {t}")
             axes.set(
                 title=f"{name}: MiDi's setting", xlabel="layer", ylabel="AUROC, cross-validated"
             )

@@ -278,7 +278,8 @@ class FeatureBlocks(TransformerMixin, BaseEstimator):
     ) -> Any:
         """(N, d) float32; a row that fails in one block is NaN in all, and in the list of `Failure`."""
         sources = list(molecule_sources(X))
-        parts, report = [], {}
+        parts: list[np.ndarray] = []
+        report: dict[tuple[int, str], Failure] = {}
         for block in self.blocks().values():
             values, failures = block.transform(
                 sources, ids=ids, first_row=first_row, return_failures=True
@@ -341,7 +342,7 @@ class Predictor:
         X, y = X[rows], values[rows]
         if task == "classification" and len(np.unique(y)) != 2:
             raise UserError(f"the target has {len(np.unique(y))} classes, a classifier needs 2")
-        groups = [scaffold_of(molecules[i]) for i in rows]
+        groups = [scaffold_of(molecules[int(i)]) for i in rows]
         model = head(task, blocks.widths, **options)
         outside = out_of_fold(model, X, y, groups)
         calibration = platt(outside, y == y.max()) if task == "classification" else (1.0, 0.0)

@@ -161,7 +161,7 @@ def load_task(name: str, study: Study, midi: MiDi | None, runs: Path) -> Task:
     smiles, labels = [smiles[i] for i in kept], labels[kept]
     features: dict[str, np.ndarray] = {}
     for kind in ("ecfp4", "rdkit2d", "usrcat"):
-        features[kind] = DescriptorFeaturizer(kind).transform(mols)  # type: ignore[arg-type]
+        features[kind] = DescriptorFeaturizer(kind).transform(mols)
     features["smiles"] = SmilesFeaturizer(study.language).transform(smiles)
     if midi is not None:
         features |= _midi_features(mols, study, midi, folder / "features.sqlite")

@@ -212,6 +212,10 @@ def test_a_training_gives_its_weights_at_any_time(
             assert torch.equal(ours, theirs), key
         assert model.sizes is not None
         assert record["trained"]["molecules"] == int(model.sizes.sum()) == 5
+    export_run(tmp_path / "run", tmp_path / "half", half=True)
+    rounded = load_model(tmp_path / "half")[0]
+    for ours, theirs in zip(rounded.parameters(), kept.parameters(), strict=True):
+        assert torch.equal(ours, theirs.half().float())
     card = (tmp_path / "part" / "README.md").read_text()
     assert "# part" in card
     assert (tmp_path / "part" / "training.png").stat().st_size > 1000

@@ -326,7 +326,10 @@ def _prepare(args: list[str]) -> None:
     from priors_shared.datasets.base import resolve_data_root
     from priors_shared.runs import write_atomically
 
-    shared = {"data_root": resolve_data_root(options.data_root), "jobs": options.jobs}
+    shared: dict[str, Any] = {
+        "data_root": resolve_data_root(options.data_root),
+        "jobs": options.jobs,
+    }
     exclude = connectivities(
         options.exclude,
         # A larger one cannot be among them.
@@ -651,6 +654,8 @@ class _ExportOptions:
     """folder for weights, model card (README.md) and training curve; its name is the weights'"""
     results: Annotated[tuple[Path, ...], arg(metavar="[FILE.json ...]")] = ()
     """what eval --out wrote of these weights, for the card"""
+    half: bool = False
+    """store them in float16: half the size"""
 
 
 def _export(args: list[str]) -> None:
@@ -665,7 +670,7 @@ def _export(args: list[str]) -> None:
             raise UserError("--results: of diffusion models alone")
         step = export_language(options.run, options.out)
     else:
-        step = export_run(options.run, options.out, options.results)
+        step = export_run(options.run, options.out, options.results, half=options.half)
     say(f"weights   {options.out}: after {step:,} updates")
 
 

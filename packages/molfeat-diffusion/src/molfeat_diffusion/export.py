@@ -24,7 +24,7 @@ from priors_shared.runs import write_atomically
 _RESULT = {"metrics", "molecules", "steps", "seed", "digest"}
 
 
-def export_run(run: Path, folder: Path, results: Sequence[Path] = ()) -> int:
+def export_run(run: Path, folder: Path, results: Sequence[Path] = (), *, half: bool = False) -> int:
     """Write a training run's weights, with README.md and training.png; returns the updates they had.
 
     A run that has not finished gives the weights of its last checkpoint.
@@ -33,21 +33,25 @@ def export_run(run: Path, folder: Path, results: Sequence[Path] = ()) -> int:
         run: folder of `molfeat-diffusion train`.
         folder: where to; its last part is the weights' name.
         results: what `molfeat-diffusion eval --out` wrote of these weights, for the card.
+        half: store in float16 (rounded; they are computed with in float32), half the size.
 
     Raises:
         UserError: no such run, no checkpoint in it, or a result of another checkpoint.
     """
     config = read_train_config(run)
     model, step = trained_model(config, run)
+    if half:
+        model = model.half()
     metrics = [line for line in _lines(run / "metrics.jsonl") if line["step"] <= step]
     trained = asdict(config) | {
         "data": [Path(source).name for source in config.data],
         "step": step,
-        "core_minutes": round(_seconds(_lines(run / "timing.jsonl"), step) / 60, 1),
+        "minutes": round(_seconds(_lines(run / "timing.jsonl"), step) / 60, 1),
+        "stored_as": "float16" if half else "float32",
         "molecules": None if model.sizes is None else int(model.sizes.sum()),
     }
     prepared = [_prepared(Path(source)) for source in config.data]
-    last = next((m for m in reversed(metrics) if "val_loss" in m), {})
+    last: dict[str, Any] = next((m for m in reversed(metrics) if "val_loss" in m), {})
     digest = save_model(folder, model, trained=trained, metrics=last)
     found = [_result(path, digest) for path in results]
     training_figure(metrics, title=folder.name).savefig(folder / "training.png", dpi=110)
@@ -141,13 +145,13 @@ def _card(
         "```",
         "",
         f"- Network: {network.layers} layers, {network.width_atoms} features of an atom, "
-        f"{network.width_bonds} of a pair; {parameters:,} parameters, float32, {weights}.",
+        f"{network.width_bonds} of a pair; {parameters:,} parameters, stored as {trained['stored_as']}, {weights}.",
         f"- Vocabulary: {config.model.vocabulary}; molecules of up to {config.max_atoms} atoms.",
         f"- Noise: T = {noise.timesteps}, nu {noise.nu_positions} / {noise.nu_atoms} / {noise.nu_charges} / "
         f"{noise.nu_bonds} for positions / atoms / charges / bonds.",
         f"- Training: {step:,} updates{state} of up to {config.batch} molecules of one size, learning rate "
         f"{config.learning_rate:g} (decay: {config.decay}), seed {config.seed}; "
-        f"{trained['core_minutes']:.0f} minutes on one core that other work shared.",
+        f"{trained['minutes']:.0f} minutes on one thread, of cores that other work shared.",
         f"- Data: {trained['molecules']:,} molecules, and the {config.validation_share:.0%} for validation.",
     ]
     for record in prepared:
@@ -162,13 +166,13 @@ def _card(
                 lines[-1] += f"; {count:,} more were removed because an evaluation set has them"
                 names = ", ".join(Path(p).name.split(".")[0] for p in chosen["exclude"])
                 lines[-1] += f" (equal first block of the InChIKey; sets: {names})"
-    if metrics:
+    if metrics:  # none yet where no validation came before the checkpoint
         terms = ", ".join(
             f"{term} {metrics[f'val_loss_{term}']:.3f}"
             for term in ("positions", "atoms", "charges", "bonds")
         )
-        lines += [f"- Validation loss at update {metrics['step']:,}: {terms}.", ""]
-    lines += ["![training](training.png)", ""]
+        lines += [f"- Validation loss at update {metrics['step']:,}: {terms}."]
+    lines += ["", "![training](training.png)", ""]
     for result in results:
         lines += [
             f"{result['molecules']} samples of {result['steps']} steps, seed {result['seed']} "

@@ -111,7 +111,7 @@ def save_molecules(path: Path, molecules: Sequence[Chem.Mol], *, columns: int = 
             parts = len(Chem.GetMolFrags(flat))
             legends.append("invalid" if name is None else f"{parts} parts" if parts > 1 else "")
         rows = -(-len(drawn) // columns)
-        drawer = rdMolDraw2D.MolDraw2DCairo(220 * columns, 190 * rows, 220, 190)
+        drawer: Any = rdMolDraw2D.MolDraw2DCairo(220 * columns, 190 * rows, 220, 190)
         drawer.drawOptions().prepareMolsBeforeDrawing = False
         drawer.DrawMolecules(drawn, legends=legends)
         drawer.FinishDrawing()

@@ -219,3 +219,37 @@ def test_a_training_needs_a_preset_that_is_there(capsys: pytest.CaptureFixture[s
 def test_presets_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     main(["presets"])
     assert "midi_cpu" in capsys.readouterr().out
+
+
+def test_prepare_and_eval_leave_data_metrics_and_a_picture(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("held.smi").write_text("CCN\n")
+    Path("some.smi").write_text("CCO\nCC[NH3+]\nCF\nCCC\n")
+    common = ["--vocabulary", "qm9", "--max-atoms", "11", "--quiet"]
+    main(["prepare", "some.smi", "-o", "some.npz", "--exclude", "held.smi", *common])
+    record = json.loads(Path("some.json").read_text())
+    assert record["molecules"] == 3
+    assert record["left_out"] == {"excluded: it is in an evaluation set": 1}
+    main(
+        [
+            "eval",
+            "model",
+            "-n",
+            "5",
+            "--steps",
+            "4",
+            "--data",
+            "some.npz",
+            "-o",
+            "m.json",
+            "--quiet",
+        ]
+    )
+    result = json.loads(Path("m.json").read_text())
+    assert {"valid", "unique", "novel", "connected", "w1_bond_length"} <= set(result["metrics"])
+    assert result["digest"] == json.loads(Path("model/config.json").read_text())["digest"]
+    assert Path("m.png").read_bytes().startswith(b"\x89PNG")
+    capsys.readouterr()
+    assert "give a .npz file" in failed("prepare", "some.smi", "-o", "x.sdf", capsys=capsys)
+    assert "--count 0" in failed("eval", "model", "-n", "0", capsys=capsys)

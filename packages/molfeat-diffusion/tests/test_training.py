@@ -14,7 +14,8 @@ from rdkit import Chem
 from molfeat_diffusion import training
 from molfeat_diffusion.checkpoint import load_model
 from molfeat_diffusion.config import LaunchConfig, ModelConfig, TrainConfig
-from molfeat_diffusion.datasets import load_molecules, load_packed, pack
+from molfeat_diffusion.datasets import connectivities, load_molecules, load_packed, pack
+from molfeat_diffusion.export import export_run
 from molfeat_diffusion.molecules import VOCABULARIES, graph_from_mol
 from molfeat_diffusion.training import train
 from priors_shared.errors import UserError
@@ -144,6 +145,82 @@ def test_wrong_data_is_named(
     Path("empty.smi").write_text("")
     with pytest.raises(UserError, match=message):
         load_molecules([source], VOCABULARIES["geom"], data_root=None, max_atoms=9, quiet=True)
+
+
+def test_molecules_of_an_evaluation_set_are_left_out_in_every_form(tmp_path: Path) -> None:
+    """Other stereochemistry, charge, salt or writing: the same connectivity. A homologue is another one."""
+    held_out = tmp_path / "held_out.csv"
+    held_out.write_text("smiles,y\nC[C@H](N)C(=O)O,1\nnonsense,0\nCCCCCCCCCC,1\n")
+    keys = connectivities([str(held_out)], data_root=None, quiet=True)
+    assert len(keys) == 2
+    assert len(connectivities([str(held_out)], data_root=None, max_heavy_atoms=6, quiet=True)) == 1
+    same = ["OC(=O)C(C)N", "C[C@@H](N)C(=O)O", "CC([NH3+])C(=O)[O-]", "CC(N)C(=O)O.Cl"]
+    other = ["NCCC(=O)O", "CCC(N)C(=O)O"]
+    path = tmp_path / "some.smi"
+    path.write_text("\n".join([*same, *other]))
+    found, left_out = load_molecules(
+        [str(path)],
+        VOCABULARIES["geom_no_h"],
+        data_root=None,
+        max_atoms=12,
+        exclude=keys,
+        quiet=True,
+    )
+    assert sorted(found.sizes.tolist()) == [6, 7]
+    assert sum(n for reason, n in left_out.items() if reason.startswith("excluded")) == len(same)
+
+
+def test_updates_hold_molecules_of_one_size_each_once_an_epoch(
+    packed: Path, config: TrainConfig
+) -> None:
+    molecules = load_packed(packed, VOCABULARIES["qm9"])
+    config = replace(config, batch=2)
+    batches = int(np.ceil(np.bincount(molecules.sizes) / 2).sum())
+    for epoch in range(2):
+        steps = range(epoch * batches, (epoch + 1) * batches)
+        drawn = [training._batch(molecules, config, step) for step in steps]
+        assert all(len(set(molecules.sizes[some])) == 1 for some in drawn)
+        assert all(1 <= len(some) <= 2 for some in drawn)
+        assert sorted(np.concatenate(drawn)) == list(range(len(molecules)))
+
+
+def test_the_learning_rate_rises_and_falls(config: TrainConfig) -> None:
+    config = replace(config, updates=100, warmup=10, decay="cosine", learning_rate=2.0)
+    rates = [training.learning_rate(config, step) for step in range(100)]
+    assert rates[0] == pytest.approx(2 / 11)
+    assert rates[10] == pytest.approx(2.0)
+    assert rates[55] == pytest.approx(1.0)
+    assert rates[99] < 0.001
+    flat = replace(config, decay="none")
+    assert training.learning_rate(flat, 99) == 2.0
+
+
+def test_a_training_gives_its_weights_at_any_time(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The average of the last checkpoint; of a finished run, its model."""
+    with start(config, tmp_path / "run") as run:
+        kept = train(config, QUIET, run)
+    assert export_run(tmp_path / "run", tmp_path / "whole") == config.updates
+    (tmp_path / "run" / "model").rename(tmp_path / "elsewhere")
+    assert export_run(tmp_path / "run", tmp_path / "part") == config.updates
+    for name in ("whole", "part"):
+        model, record = load_model(tmp_path / name)
+        for (key, ours), theirs in zip(
+            model.state_dict().items(), kept.state_dict().values(), strict=True
+        ):
+            assert torch.equal(ours, theirs), key
+        assert model.sizes is not None
+        assert record["trained"]["molecules"] == int(model.sizes.sum()) == 5
+    export_run(tmp_path / "run", tmp_path / "half", half=True)
+    rounded = load_model(tmp_path / "half")[0]
+    for ours, theirs in zip(rounded.parameters(), kept.parameters(), strict=True):
+        assert torch.equal(ours, theirs.half().float())
+    card = (tmp_path / "part" / "README.md").read_text()
+    assert "# part" in card
+    assert (tmp_path / "part" / "training.png").stat().st_size > 1000
+    with pytest.raises(UserError, match="not a run folder"):
+        export_run(tmp_path / "elsewhere", tmp_path / "no")
 
 
 def test_a_loss_that_is_no_number_stops_the_run(config: TrainConfig, tmp_path: Path) -> None:

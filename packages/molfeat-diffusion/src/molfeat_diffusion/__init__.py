@@ -10,11 +10,32 @@ if TYPE_CHECKING:
     from molfeat_diffusion.checkpoint import load_model
     from molfeat_diffusion.diffusion import MiDi
     from molfeat_diffusion.features import MiDiFeaturizer
+    from molfeat_diffusion.language import SmilesFeaturizer
+    from molfeat_diffusion.predict import FeatureBlocks, MLPClassifier, MLPRegressor, Predictor
 
 __version__ = "0.1.0"
-__all__ = ["MiDi", "MiDiFeaturizer", "__version__", "load_model"]
+__all__ = [
+    "FeatureBlocks",
+    "MLPClassifier",
+    "MLPRegressor",
+    "MiDi",
+    "MiDiFeaturizer",
+    "Predictor",
+    "SmilesFeaturizer",
+    "__version__",
+    "load_model",
+]
 
-_MODULE_OF = {"MiDi": "diffusion", "MiDiFeaturizer": "features", "load_model": "checkpoint"}
+_MODULE_OF = {
+    "FeatureBlocks": "predict",
+    "MLPClassifier": "predict",
+    "MLPRegressor": "predict",
+    "MiDi": "diffusion",
+    "MiDiFeaturizer": "features",
+    "Predictor": "predict",
+    "SmilesFeaturizer": "language",
+    "load_model": "checkpoint",
+}
 
 
 def __getattr__(name: str) -> object:

@@ -24,14 +24,18 @@ from priors_shared.errors import UserError
 SHIPPED = Path(__file__).parent / "weights"
 
 
-def save_model(folder: Path, model: MiDi, **extra: Any) -> None:
-    """Write weights, configuration, marginals and sizes; `extra` goes to config.json as it is."""
+def save_model(folder: Path, model: MiDi, **extra: Any) -> str:
+    """Write weights, configuration, marginals and sizes; `extra` goes to config.json as it is.
+
+    Returns the SHA-256 of the weights' file.
+    """
     known: dict[str, Any] = {"marginals": None, "sizes": None, **extra}
     if model.knows_marginals:
         known["marginals"] = {k: v.tolist() for k, v in model.marginals._asdict().items()}
     if model.sizes is not None:
         known["sizes"] = model.sizes.tolist()
     save_weights(folder, model, kind=CHECKPOINT_KIND, config=asdict(model.config), extra=known)
+    return load_weights(folder, kind=CHECKPOINT_KIND)[0]["digest"]
 
 
 def load_model(name: str | Path, *, compat: Compat = "none") -> tuple[MiDi, dict[str, Any]]:

@@ -15,14 +15,16 @@ from tyro.conf import Positional, arg
 from molfeat_diffusion import __version__
 from molfeat_diffusion.config import (
     UNIFORM,
+    LanguageConfig,
     LaunchConfig,
     LossConfig,
     ModelConfig,
     NetworkConfig,
     NoiseConfig,
     TrainConfig,
+    VocabularyName,
 )
-from molfeat_diffusion.presets import TRAIN
+from molfeat_diffusion.presets import LANGUAGE, TRAIN
 from priors_shared.errors import UserError
 from priors_shared.options import (
     Verbs,
@@ -30,6 +32,7 @@ from priors_shared.options import (
     note,
     parse_options,
     preset_and_rest,
+    run_experiments,
     run_program,
     say,
     subclass,
@@ -136,6 +139,227 @@ def _featurize(args: list[str]) -> None:
     say(f"failures  {summary.report}: {summary.failed} rows failed, {summary.notes} noted")
 
 
+# --- fit, predict, screen ---
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ColumnOptions:
+    smiles_column: Annotated[str | None, described("NAME", "(default: smiles)")] = None
+    """of a csv or parquet"""
+    id_column: Annotated[str | None, described("NAME", "(default: the row's number)")] = None
+    """of a csv or parquet"""
+    threads: Annotated[int | None, described("INT", "")] = None
+    """CPU threads"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _FitOptions(_ColumnOptions):
+    source: Annotated[Positional[Path], arg(metavar="FILE")]
+    """labelled molecules: .csv, .sdf (each also .gz) or .parquet"""
+    target: Annotated[str, arg(metavar="NAME")]
+    """column (of an sdf: property) to predict; rows without a number are left out, and listed"""
+    out: Annotated[Path, arg(aliases=["-o"], metavar="DIR")]
+    """folder for the predictor"""
+    features: Annotated[str, arg(metavar="NAME[+NAME ...]")] = "midi+smiles"
+    """of midi, smiles, chemberta, ecfp4, rdkit2d, usrcat"""
+    checkpoint: Annotated[str | None, described("CHECKPOINT", "")] = None
+    """diffusion model, for midi: run folder, checkpoint folder or Hub id"""
+    layer: Annotated[int | None, described("INT", "(default: the middle one)")] = None
+    """midi's features are what leaves this layer"""
+    timestep: int = 50
+    """midi's noise level: 0 (none) .. the model's T"""
+    language: Annotated[str, arg(metavar="MODEL")] = "smiles-mlm-cpu"
+    """language model, for smiles: shipped weights, run folder, transformers' folder or Hub id"""
+    task: Literal["auto", "classification", "regression"] = "auto"
+    """auto: classification where the target has two values"""
+    jobs: int = 1
+    """processes that make conformers"""
+    cache: Annotated[Path | None, described("FILE", "")] = None
+    """keeps midi's features between runs"""
+    seed: int = 0
+    """of the head, noise and conformers"""
+
+
+def _fit(args: list[str]) -> None:
+    about = "Fit a predictor on labelled molecules, and measure it on scaffolds held out."
+    options = parse_options(_FitOptions, f"{PROGRAM} fit", args, description=about)
+
+    from molfeat_diffusion.library import fit_file
+    from molfeat_diffusion.predict import FeatureBlocks
+    from priors_shared.devices import set_threads
+
+    set_threads(options.threads)
+    blocks = FeatureBlocks(
+        options.features,
+        checkpoint=options.checkpoint,
+        layer=options.layer,
+        timestep=options.timestep,
+        language=options.language,
+        seed=options.seed,
+        n_jobs=options.jobs,
+        cache=None if options.cache is None else str(options.cache),
+    )
+    predictor = fit_file(
+        blocks,
+        options.source,
+        options.target,
+        options.out,
+        task=options.task,
+        smiles_column=options.smiles_column,
+        id_column=options.id_column,
+        seed=options.seed,
+    )
+    record = predictor.record
+    say(f"predictor  {options.out}: {predictor.task}, {record['rows']} molecules")
+    for name, value in record["metrics"].items():
+        say(f"{name:<10} {value:.3f}" + ("" if name == "positives" else " (scaffolds held out)"))
+    say(f"failures   {options.out / 'failures.csv'}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _PredictOptions(_ColumnOptions):
+    model: Annotated[Positional[Path], arg(metavar="DIR")]
+    """predictor, as `fit` wrote it"""
+    source: Annotated[Positional[Path], arg(metavar="FILE")]
+    """molecules: .csv, .smi, .sdf (each also .gz) or .parquet"""
+    out: Annotated[Path, arg(aliases=["-o"], metavar="FILE")]
+    """.csv or .parquet; failed rows are listed in FILE.failures.csv"""
+    quiet: bool = False
+    """no progress on stderr"""
+
+
+def _predict(args: list[str]) -> None:
+    about = "Scores of every molecule of a file; a row that fails has none, and is listed."
+    options = parse_options(_PredictOptions, f"{PROGRAM} predict", args, description=about)
+
+    from molfeat_diffusion.library import predict_file
+    from molfeat_diffusion.predict import Predictor
+    from priors_shared.devices import set_threads
+
+    set_threads(options.threads)
+    rows, failed = predict_file(
+        Predictor.load(options.model),
+        options.source,
+        options.out,
+        smiles_column=options.smiles_column,
+        id_column=options.id_column,
+        quiet=options.quiet,
+    )
+    say(f"scores    {options.out}: {rows - failed} of {rows} rows")
+    say(f"failures  {options.out}.failures.csv")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ScreenOptions(_PredictOptions):
+    out: Annotated[Path, arg(aliases=["-o"], metavar="FILE.csv")]
+    """picks; beside it FILE.png with their pictures, FILE.csv.json with their diversity, and failed rows"""
+    top: int = 50
+    """picks"""
+    diverse: bool = False
+    """of ten times as many best molecules, those that differ most (MaxMin); else the best"""
+
+
+def _screen(args: list[str]) -> None:
+    about = "Pick molecules from a library by a predictor's scores."
+    options = parse_options(_ScreenOptions, f"{PROGRAM} screen", args, description=about)
+
+    from molfeat_diffusion.library import screen_file
+    from molfeat_diffusion.predict import Predictor
+    from priors_shared.devices import set_threads
+
+    set_threads(options.threads)
+    found = screen_file(
+        Predictor.load(options.model),
+        options.source,
+        options.out,
+        top=options.top,
+        diverse=options.diverse,
+        smiles_column=options.smiles_column,
+        id_column=options.id_column,
+        quiet=options.quiet,
+    )
+    for name in ("picks", "best"):
+        of = found[name]
+        say(
+            f"{name:<9} {of['molecules']:.0f} molecules, {of['scaffolds']:.0f} scaffolds, mean Tanimoto "
+            f"distance {of['mean_tanimoto_distance']:.3f}, mean score {found['mean_score'][name]:.3f}"
+        )
+    say(f"written   {options.out}, {options.out.with_suffix('.png')}, {options.out}.json")
+    say(f"failures  {options.out}.failures.csv: {found['failed']} of {found['rows']} rows failed")
+
+
+# --- prepare ---
+
+
+@dataclass(frozen=True, kw_only=True)
+class _PrepareOptions:
+    sources: Annotated[Positional[tuple[str, ...]], arg(metavar="SOURCE [SOURCE ...]")]
+    """molecules as for train --data: qm9, .npz, .sdf, .smi or .csv"""
+    out: Annotated[Path, arg(aliases=["-o"], metavar="FILE.npz")]
+    """the molecules with their structures, for train --data; FILE.json says what was left out and why"""
+    vocabulary: VocabularyName = "geom_no_h"
+    """elements and charges: qm9, qm9_no_h, geom or geom_no_h"""
+    exclude: Annotated[tuple[str, ...], arg(metavar="[FILE ...]")] = ()
+    """files of molecules that must not be among them, however charged or of whatever stereochemistry"""
+    max_atoms: int = 100
+    """larger molecules are left out (atoms as the vocabulary counts them)"""
+    max_molecules: Annotated[int | None, described("INT", "(default: all)")] = None
+    """as many, drawn by the seed before conformers are made"""
+    seed: int = 0
+    """of that and of conformers"""
+    jobs: int = 1
+    """processes"""
+    data_root: Annotated[str | None, described("DIR", "(default: PRIORS_DATA)")] = None
+    """folder with the datasets"""
+    quiet: bool = False
+    """no progress on stderr"""
+
+
+def _prepare(args: list[str]) -> None:
+    about = "Molecules with their structures, made once, to train on."
+    options = parse_options(_PrepareOptions, f"{PROGRAM} prepare", args, description=about)
+    if options.out.suffix != ".npz" or not options.out.parent.is_dir():
+        raise UserError(f"{options.out}: give a .npz file in a folder that exists")
+
+    from molfeat_diffusion.datasets import connectivities, load_molecules
+    from molfeat_diffusion.molecules import VOCABULARIES
+    from priors_shared.datasets.base import resolve_data_root
+    from priors_shared.runs import write_atomically
+
+    shared: dict[str, Any] = {
+        "data_root": resolve_data_root(options.data_root),
+        "jobs": options.jobs,
+    }
+    exclude = connectivities(
+        options.exclude,
+        # A larger one cannot be among them.
+        max_heavy_atoms=options.max_atoms,
+        **shared,
+        quiet=options.quiet,
+    )
+    molecules, left_out = load_molecules(
+        options.sources,
+        VOCABULARIES[options.vocabulary],
+        max_atoms=options.max_atoms,
+        max_molecules=options.max_molecules,
+        seed=options.seed,
+        exclude=exclude,
+        **shared,
+        quiet=options.quiet,
+    )
+    molecules.save(options.out)
+    record = {
+        "molecules": len(molecules),
+        "left_out": dict(left_out.most_common()),
+        "excluded_connectivities": len(exclude),
+        "config": asdict(options) | {"out": options.out.name},
+    }
+    path = options.out.with_suffix(".json")
+    write_atomically(path, json.dumps(record, indent=2) + "\n")
+    say(f"molecules  {options.out}: {len(molecules)}")
+    say(f"left out   {path}: {sum(left_out.values())}")
+
+
 # --- train ---
 
 
@@ -148,7 +372,10 @@ class _RunOptions:
 
 
 def _train(args: list[str]) -> None:
-    preset, rest, help_text = preset_and_rest("train", args, TRAIN)
+    preset, rest, help_text = preset_and_rest("train", args, {**TRAIN, **LANGUAGE})
+    if preset in LANGUAGE:
+        _train_language(preset, args, rest, help_text)
+        return
     default = TRAIN[preset]()
     # --layers, not --model.network.layers.
     flat = arg(name="")
@@ -189,6 +416,44 @@ def _train(args: list[str]) -> None:
     say(f"plot      {plot}")
     say(f"left out  {out / 'left_out.tsv'}")
     say(f"next      {PROGRAM} sample {out} or {PROGRAM} featurize FILE --checkpoint {out}")
+
+
+def _train_language(preset: str, args: list[str], rest: list[str], help_text: str) -> None:
+    flat = arg(name="")
+    options_type = subclass(
+        _RunOptions,
+        training=Annotated[LanguageConfig, flat],
+        launch=Annotated[LaunchConfig, flat],
+    )
+    options: Any = parse_options(
+        options_type,
+        f"{PROGRAM} train PRESET",
+        rest,
+        default=options_type(training=LANGUAGE[preset](), launch=LaunchConfig()),
+        description=help_text,
+    )
+    out = options.out or Path("runs") / preset / str(options.training.seed)
+
+    from molfeat_diffusion.language_training import train_language
+    from molfeat_diffusion.plots import language_figure
+    from priors_shared.runs import Run
+
+    command = shlex.join([PROGRAM, "train", *args])
+    with Run.create(
+        out,
+        asdict(options.training),
+        command=command,
+        resume=options.resume,
+        quiet=options.launch.quiet,
+    ) as run:
+        train_language(options.training, options.launch, run)
+        metrics = run.metrics()
+        figure: Any = language_figure(metrics, title=preset)
+        plot = run.save_figure("training", figure)
+    last = metrics[-1]
+    say(f"model     {out / 'model'}: {100 * last['val_accuracy']:.1f} % of hidden tokens right")
+    say(f"plot      {plot}")
+    say(f"left out  {out / 'left_out.tsv'}")
 
 
 # --- sample ---
@@ -278,6 +543,137 @@ def _sample(args: list[str]) -> None:
     say(f"metrics         {path}")
 
 
+# --- eval ---
+
+
+@dataclass(frozen=True, kw_only=True)
+class _EvalOptions:
+    checkpoint: Annotated[Positional[str], arg(metavar="CHECKPOINT")]
+    """run folder, checkpoint folder, Hugging Face Hub id or name of a diffusion model"""
+    out: Annotated[Path, arg(aliases=["-o"], metavar="FILE.json")] = Path("sampling.json")
+    """metrics; FILE.png shows some of the molecules"""
+    data: Annotated[tuple[str, ...], arg(metavar="[SOURCE ...]")] = ()
+    """training molecules (as train --data): also measure novelty and distances of distributions"""
+    data_root: Annotated[str | None, described("DIR", "(default: PRIORS_DATA)")] = None
+    """folder with the datasets"""
+    count: Annotated[int, arg(aliases=["-n"])] = 100
+    """molecules"""
+    steps: Annotated[int | None, described("INT", "(default: the model's T)")] = None
+    """reverse steps"""
+    metrics: Literal["fixed", "midi"] = "fixed"
+    """midi: as MiDi's code counts"""
+    batch: int = 50
+    """molecules at a time"""
+    seed: int = 0
+    """of all draws"""
+    device: str = "cpu"
+    """where the network runs: cpu, cuda, mps"""
+    threads: Annotated[int | None, described("INT", "")] = None
+    """CPU threads"""
+    quiet: bool = False
+    """no progress on stderr"""
+
+
+def _eval(args: list[str]) -> None:
+    about = "Measure how good a diffusion model's molecules are, and draw some of them."
+    options = parse_options(_EvalOptions, f"{PROGRAM} eval", args, description=about)
+    for name in ("count", "batch"):
+        if getattr(options, name) < 1:
+            raise UserError(f"--{name} {getattr(options, name)}: must be 1 or more")
+    if options.out.suffix != ".json" or not options.out.parent.is_dir():
+        raise UserError(f"{options.out}: give a .json file in a folder that exists")
+
+    from molfeat_diffusion.checkpoint import load_model
+    from molfeat_diffusion.datasets import load_molecules
+    from molfeat_diffusion.metrics import sampling_metrics
+    from molfeat_diffusion.molecules import collate, mols_from_dense
+    from molfeat_diffusion.plots import save_molecules
+    from molfeat_diffusion.sampling import sample_molecules
+    from priors_shared.datasets.base import resolve_data_root
+    from priors_shared.devices import hardware, set_threads
+    from priors_shared.runs import write_atomically
+
+    set_threads(options.threads)
+    model, record = load_model(options.checkpoint)
+    reference = None
+    if options.data:
+        known, _ = load_molecules(
+            options.data,
+            model.vocabulary,
+            data_root=resolve_data_root(options.data_root),
+            max_atoms=10_000,
+            quiet=options.quiet,
+        )
+        graphs = (known.graph(i) for i in range(len(known)))
+        reference = [mols_from_dense(collate([g]), model.vocabulary)[0] for g in graphs]
+    molecules = sample_molecules(
+        model.to(options.device),
+        options.count,
+        steps=options.steps,
+        batch=options.batch,
+        seed=options.seed,
+        quiet=options.quiet,
+    )
+    found = sampling_metrics(
+        molecules,
+        hydrogens=model.vocabulary.hydrogens,
+        reference=reference,
+        variant=options.metrics,
+    )
+    trained = record.get("trained", {})
+    result = {
+        "metrics": found,
+        "variant": options.metrics,
+        "checkpoint": Path(options.checkpoint).name,
+        "digest": record["digest"],
+        "trained_updates": trained.get("step", trained.get("updates")),
+        "reference": [Path(source).name for source in options.data],
+        "molecules": options.count,
+        "steps": options.steps or model.timesteps,
+        "seed": options.seed,
+        "hardware": hardware(),
+        "command": shlex.join([PROGRAM, "eval", *(Path(a).name for a in args)]),
+    }
+    write_atomically(options.out, json.dumps(result, indent=2) + "\n")
+    picture = options.out.with_suffix(".png")
+    save_molecules(picture, molecules[:24])
+    for name, value in found.items():
+        say(f"{name:<16}{value:.4g}" if name.startswith("w1") else f"{name:<16}{100 * value:.1f} %")
+    say(f"metrics         {options.out}")
+    say(f"picture         {picture}")
+
+
+# --- export ---
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ExportOptions:
+    run: Annotated[Positional[Path], arg(metavar="RUN")]
+    """run folder of train; of a training that goes on, its last checkpoint is taken"""
+    out: Annotated[Path, arg(aliases=["-o"], metavar="DIR")]
+    """folder for weights, model card (README.md) and training curve; its name is the weights'"""
+    results: Annotated[tuple[Path, ...], arg(metavar="[FILE.json ...]")] = ()
+    """what eval --out wrote of these weights, for the card"""
+    half: bool = False
+    """store them in float16: half the size"""
+
+
+def _export(args: list[str]) -> None:
+    about = "Write a training's weights to give away, with model card and training curve."
+    options = parse_options(_ExportOptions, f"{PROGRAM} export", args, description=about)
+
+    from molfeat_diffusion.export import export_run
+    from molfeat_diffusion.language_training import export_language, is_language_run
+
+    if is_language_run(options.run):
+        if options.results:
+            raise UserError("--results: of diffusion models alone")
+        step = export_language(options.run, options.out)
+    else:
+        step = export_run(options.run, options.out, options.results, half=options.half)
+    say(f"weights   {options.out}: after {step:,} updates")
+
+
 # --- import-midi ---
 
 
@@ -334,14 +730,27 @@ def _import_midi(args: list[str]) -> None:
         )
 
 
+# --- reproduce ---
+
+
+def _reproduce(args: list[str]) -> None:
+    def load() -> Any:
+        from molfeat_diffusion.experiments import EXPERIMENTS
+
+        return EXPERIMENTS
+
+    run_experiments(PROGRAM, args, ("table-5.1",), load)
+
+
 # --- presets ---
 
 
 def _presets(args: list[str]) -> None:
     parse_options(_NoOptions, f"{PROGRAM} presets", args, description="List the presets.")
-    width = max(map(len, TRAIN))
+    presets = {**TRAIN, **LANGUAGE}
+    width = max(map(len, presets))
     say(f"{PROGRAM} train")
-    for name, preset in TRAIN.items():
+    for name, preset in presets.items():
         say(f"  {name:<{width}}  {(preset.__doc__ or '').strip()}")
 
 
@@ -352,8 +761,15 @@ class _NoOptions:
 
 VERBS: Verbs = {
     "featurize": (_featurize, "features of every molecule of a file"),
-    "train": (_train, "train a diffusion model of molecules"),
+    "prepare": (_prepare, "make the structures of molecules to train on, once"),
+    "fit": (_fit, "fit a predictor on labelled molecules"),
+    "predict": (_predict, "scores of every molecule of a file"),
+    "screen": (_screen, "pick molecules by their scores, diverse if asked"),
+    "train": (_train, "train a diffusion model of molecules, or a language model of SMILES"),
     "sample": (_sample, "draw molecules from a diffusion model, with metrics"),
+    "eval": (_eval, "sampling metrics of a diffusion model, and a picture"),
+    "export": (_export, "write a training's weights with a model card"),
     "import-midi": (_import_midi, "import a published MiDi checkpoint"),
+    "reproduce": (_reproduce, "run the experiments of the thesis"),
     "presets": (_presets, "list the presets"),
 }

@@ -119,6 +119,10 @@ class TrainConfig:
     """molecules per update"""
     learning_rate: float = 2e-4
     """of AdamW (amsgrad)"""
+    warmup: int = 0
+    """updates over which the learning rate rises to that"""
+    decay: Literal["none", "cosine"] = "none"
+    """cosine: the learning rate falls to zero at the last update; none: it stays, as published"""
     weight_decay: float = 1e-12
     """of AdamW"""
     clip_norm: float | None = None
@@ -146,6 +150,8 @@ class TrainConfig:
         for name in ("updates", "batch", "max_atoms", "validate_every", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.warmup < 0:
+            raise ValueError(f"warmup must be 0 or more, got {self.warmup}")
         if self.log_every < 1:
             raise ValueError(f"log_every must be at least 1, got {self.log_every}")
         if self.max_molecules is not None and self.max_molecules < 2:
@@ -154,6 +160,83 @@ class TrainConfig:
             raise ValueError(f"validation_share must be in (0, 1), got {self.validation_share}")
         if self.ema is not None and not 0 < self.ema < 1:
             raise ValueError(f"ema must be in (0, 1), got {self.ema}")
+
+
+EVALUATION = (
+    "bace",
+    "bbbp",
+    "clintox",
+    "esol_delaney",
+    "freesolv",
+    "lipophilicity",
+    "moleculeace_30targets",
+    "sider",
+    "tox21",
+)
+"""Labelled tables to test on: pre-training must not see their molecules."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LanguageConfig:
+    """Training of a masked-language model of SMILES; the defaults are the size of ChemBERTa-77M-MLM."""
+
+    data: tuple[str, ...] = ("chembl", "zinc")
+    """SMILES to train on: chembl, zinc (below the data root), .smi or .csv files"""
+    exclude: tuple[str, ...] = EVALUATION
+    """tables (names below the data root, or files) whose molecules are left out, by InChIKey, and counted"""
+    max_smiles: int | None = None
+    """as many, drawn by the seed before that; None: all"""
+    width: int = 384
+    """features of a token, and so of a molecule"""
+    layers: int = 3
+    """transformer layers"""
+    heads: int = 12
+    """attention heads"""
+    feed_forward: int = 464
+    """inner width of the feed-forward layers"""
+    dropout: float = 0.1
+    """while training"""
+    max_length: int = 128
+    """tokens; longer SMILES are cut"""
+    mask_share: float = 0.15
+    """share of the tokens to predict; of these 80 % are hidden, 10 % replaced, 10 % left"""
+    updates: int = 100_000
+    """optimizer steps"""
+    batch: int = 256
+    """SMILES per update"""
+    learning_rate: float = 5e-4
+    """highest, of AdamW; it rises over the first 5 % of the updates and falls linearly to 0"""
+    weight_decay: float = 0.01
+    """of AdamW"""
+    clip_norm: float = 1.0
+    """largest norm of the gradient"""
+    validation_share: float = 0.02
+    """share of the SMILES that the loss is measured on"""
+    validate_every: int = 1000
+    """updates between two validations; the last update always ends with one"""
+    checkpoint_every: int = 500
+    """updates between two checkpoints to resume from"""
+    log_every: int = 50
+    """updates between two lines of metrics"""
+    seed: int = 0
+    """of initial weights, split, order and masks"""
+
+    def __post_init__(self) -> None:
+        if not self.data:
+            raise ValueError("data must name at least one source")
+        for name in ("width", "layers", "heads", "updates", "batch", "validate_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("feed_forward", "checkpoint_every", "log_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
+        if self.max_length < 8:
+            raise ValueError(f"max_length must be at least 8, got {self.max_length}")
+        for name in ("mask_share", "validation_share"):
+            if not 0 < getattr(self, name) < 1:
+                raise ValueError(f"{name} must be in (0, 1), got {getattr(self, name)}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,12 +24,15 @@ class Parsed(NamedTuple):
 
 
 def parse(
-    source: object, vocabulary: Vocabulary, fragment: str = "largest", max_atoms: int | None = None
+    source: object,
+    vocabulary: Vocabulary | None,
+    fragment: str = "largest",
+    max_atoms: int | None = None,
 ) -> Parsed:
     """Read a SMILES, or take an RDKit molecule; keep its largest fragment if asked to.
 
     A molecule without 3D structure is rebuilt from its canonical SMILES: the same atoms' order, conformer
-    and features for every way of writing it.
+    and features for every way of writing it. `vocabulary` None: any element will do, any size.
 
     Raises:
         MoleculeError: empty or unreadable; an element or charge outside the vocabulary; too large.
@@ -43,15 +46,18 @@ def parse(
             # Ties go by the SMILES, so that the choice does not depend on the order of writing.
             mol = max(parts, key=lambda m: (m.GetNumHeavyAtoms(), m.GetNumAtoms(), _content(m)))
             note = f"kept the largest of {len(parts)} fragments"
-        check_vocabulary(mol, vocabulary)
+        if vocabulary is not None:
+            check_vocabulary(mol, vocabulary)
         content = _content(mol)
         if not has_structure(mol):
             rebuilt = Chem.MolFromSmiles(content)
             if rebuilt is None:
                 raise MoleculeError("parse", f"RDKit cannot read its own SMILES {_short(content)}")
             mol = rebuilt
-    if max_atoms is not None and (atoms := _atoms(mol, vocabulary)) > max_atoms:
-        raise MoleculeError("size", f"{atoms} atoms, the limit is {max_atoms}")
+    if vocabulary is not None and max_atoms is not None:
+        atoms = _atoms(mol, vocabulary)
+        if atoms > max_atoms:
+            raise MoleculeError("size", f"{atoms} atoms, the limit is {max_atoms}")
     return Parsed(mol, content, note)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from io import TextIOWrapper
@@ -35,6 +35,11 @@ from priors_shared.console import Progress
 from priors_shared.errors import UserError
 
 QM9 = Path("molecules") / "qm9_40k.npz"
+SMILES_SETS = {
+    "chembl": ("chembl30_smiles_valid.csv.gz", "chembl30_smiles_test.csv.gz"),
+    "zinc": ("zinc250k_valid.csv.gz", "zinc250k_test.csv.gz"),
+}
+"""Unlabelled SMILES to pre-train on, below the data root."""
 SMILES_COLUMNS = ("smiles", "mol", "canonical_smiles")
 
 
@@ -178,6 +183,7 @@ def load_molecules(
     max_atoms: int,
     max_molecules: int | None = None,
     seed: int = 0,
+    exclude: Collection[str] = (),
     jobs: int = 1,
     quiet: bool = False,
 ) -> tuple[MoleculeSet, Counter[str]]:
@@ -190,6 +196,8 @@ def load_molecules(
         max_atoms: larger ones are left out.
         max_molecules: as many, drawn by `seed` before conformers are made.
         seed: of that and of conformers.
+        exclude: connectivities (see `connectivity`) of molecules that must not be among them; .npz files hold
+            what was checked before, and are taken as they are.
         jobs: processes that make conformers.
         quiet: no progress.
 
@@ -211,6 +219,11 @@ def load_molecules(
         offset = total - len(items)
         items = [items[i - offset] for i in sorted(chosen) if i >= offset]
     left_out: Counter[str] = Counter()
+    if exclude:
+        # Before conformers are made, and here: the processes that make them need no copy of the set.
+        kept = [item for item in items if connectivity(item) not in exclude]
+        left_out["excluded: it is in an evaluation set"] = len(items) - len(kept)
+        items = kept
     results = Parallel(n_jobs=jobs, return_as="generator")(
         delayed(_graph)(item, vocabulary, max_atoms, seed) for item in items
     )
@@ -226,6 +239,51 @@ def load_molecules(
             f"{', '.join(sources)}: {len(graphs)} usable molecules, a training needs 2 or more"
         )
     return pack(graphs, vocabulary), left_out
+
+
+def connectivity(source: Any, max_heavy_atoms: int | None = None) -> str | None:
+    """First block of the InChIKey of a molecule's largest fragment; None: it has none, or is too large.
+
+    Equal for stereoisomers, protonation states, isotopes and salts of one molecule.
+    """
+    with rdBase.BlockLogs():
+        try:
+            mol = source() if callable(source) else source
+            mol = Chem.MolFromSmiles(mol) if isinstance(mol, str) else mol
+            parts = Chem.GetMolFrags(mol, asMols=True)
+            largest = max(parts, key=lambda m: (m.GetNumHeavyAtoms(), m.GetNumAtoms()))
+            if max_heavy_atoms is not None and largest.GetNumHeavyAtoms() > max_heavy_atoms:
+                return None
+            return Chem.MolToInchiKey(largest)[:14] or None
+        except Exception:  # RDKit's own, of many kinds; such a molecule is not used for anything
+            return None
+
+
+def connectivities(
+    sources: Sequence[str],
+    *,
+    data_root: Path | None,
+    max_heavy_atoms: int | None = None,
+    jobs: int = 1,
+    quiet: bool = False,
+) -> set[str]:
+    """What `load_molecules` excludes: connectivities of the molecules of files, up to a size.
+
+    Raises:
+        UserError: a source that is not there or unreadable.
+    """
+    items = [item for source in sources for item in _read_source(source, data_root)]
+    parts = [items[i : i + 1000] for i in range(0, len(items), 1000)]
+    found: set[str] = set()
+    results = Parallel(n_jobs=jobs, return_as="generator_unordered")(
+        delayed(lambda part: {connectivity(item, max_heavy_atoms) for item in part})(part)
+        for part in parts
+    )
+    with Progress(len(parts), "exclude", quiet=quiet) as progress:
+        for keys in results:
+            found |= keys
+            progress.advance()
+    return found - {None}
 
 
 def _graph(item: Any, vocabulary: Vocabulary, max_atoms: int, seed: int) -> Data | MoleculeError:
@@ -287,6 +345,30 @@ def open_text(path: Path) -> TextIOWrapper:
         assert isinstance(opened, TextIOWrapper)
         return opened
     return open(path, encoding="utf-8", newline="")
+
+
+def read_smiles_source(source: str, data_root: Path | None) -> Iterator[str]:
+    """SMILES of chembl or zinc (below the data root), or of a .smi or .csv file.
+
+    Raises:
+        UserError: not there, or of another kind.
+    """
+    if source in SMILES_SETS:
+        if data_root is None:
+            raise UserError(f"{source}: give --data-root DIR (or set PRIORS_DATA)")
+        for name in SMILES_SETS[source]:
+            path = data_root / "molecules" / name
+            if not path.is_file():
+                raise UserError(f"{source}: no {path}")
+            yield from _read_smiles(path, has_header=True)
+        return
+    path = Path(source)
+    name = path.name.removesuffix(".gz")
+    if not path.is_file():
+        raise UserError(f"{source}: no such file (known by name: {', '.join(SMILES_SETS)})")
+    if not name.endswith((".smi", ".txt", ".csv")):
+        raise UserError(f"{source}: give {', '.join(SMILES_SETS)}, or a .smi or .csv file")
+    yield from _read_smiles(path, has_header=name.endswith(".csv"))
 
 
 def _read_smiles(path: Path, *, has_header: bool) -> Iterator[str]:

@@ -189,7 +189,7 @@ class MiDiFeaturizer(TransformerMixin, BaseEstimator):
             UserError: with errors="raise", for the first molecule that fails; wrong options or input.
         """
         model = self._loaded()
-        sources = list(_sources(X))
+        sources = list(molecule_sources(X))
         names = [str(i) for i in (range(len(sources)) if ids is None else ids)]
         if len(names) != len(sources):
             raise UserError(f"ids has {len(names)} entries for {len(sources)} molecules")
@@ -415,7 +415,7 @@ def _buckets(sizes: dict[str, int]) -> Iterator[list[str]]:
         yield batch
 
 
-def _sources(X: Any) -> Iterable[Any]:
+def molecule_sources(X: Any) -> Iterable[Any]:
     """One entry per row: a SMILES, a molecule, or whatever else stands there."""
     if isinstance(X, Path) or (isinstance(X, str) and X.endswith((".sdf", ".sdf.gz"))):
         if not Path(X).is_file():

@@ -59,6 +59,12 @@ class Masks:
         self.bonds = self.pairs * off_diagonal[..., None]
         self.neighbours = self.atoms[:, None]  # (B, 1, n, 1): of every atom
         self.padded_means = padded_means
+        self.full = bool(mask.all())
+        """no padding: then masking, a third of a layer's time, changes nothing and is left out"""
+
+    def hide(self, values: Tensor, mask: Tensor) -> Tensor:
+        """Zero where `mask` is, which hides padding alone (so not `bonds`)."""
+        return values if self.full else values * mask
 
     def centre(self, positions: Tensor) -> Tensor:
         """Mask, then take off the mean."""
@@ -77,9 +83,28 @@ class Pooling(nn.Module):
         self.lin = nn.Linear(4 * inputs, outputs)
 
     def forward(
-        self, values: Tensor, mask: Tensor, dims: tuple[int, ...], *, padded_mean: bool = False
+        self,
+        values: Tensor,
+        mask: Tensor | None,
+        dims: tuple[int, ...],
+        *,
+        padded_mean: bool = False,
+        offset: float = 0.0,
     ) -> Tensor:
-        """Pool over `dims` where `mask` (1 or 0, broadcast) is 1; the rest of `values` may be anything."""
+        """Pool over `dims` where `mask` (1 or 0, broadcast) is 1; the rest of `values` may be anything.
+
+        Args:
+            values: (batch, ..., inputs).
+            mask: None: all is real.
+            dims: axes that are pooled.
+            padded_mean: the mean alone counts hidden values too, as published.
+            offset: added to the result.
+        """
+        if mask is None:
+            mean = values.mean(dims, keepdim=True)
+            variance = (values - mean).square().mean(dims)
+            pooled = (mean.squeeze(dims), values.amin(dims), values.amax(dims), variance)
+            return _shifted(self.lin, torch.cat(pooled, dim=-1), offset)
         hidden = mask == 0
         count = mask.expand(*values.shape[:-1], 1).sum(dims, keepdim=True)
         total = values if padded_mean else values.masked_fill(hidden, 0.0)
@@ -88,7 +113,7 @@ class Pooling(nn.Module):
         low = values.masked_fill(hidden, torch.inf).amin(dims)
         high = values.masked_fill(hidden, -torch.inf).amax(dims)
         pooled = (mean.squeeze(dims), low, high, variance.squeeze(dims))
-        return self.lin(torch.cat(pooled, dim=-1))
+        return _shifted(self.lin, torch.cat(pooled, dim=-1), offset)
 
 
 class PositionScaling(nn.Module):
@@ -155,27 +180,35 @@ class UpdateBlock(nn.Module):
     def forward(self, features: Features, masks: Masks) -> Features:
         """New atoms, pairs and globals; `positions` of the result holds the velocities."""
         x, e, y = features.atoms, features.pairs, features.globals
-        positions = features.positions * masks.atoms
+        positions = masks.hide(features.positions, masks.atoms)
         distances = self._distances(positions, masks)  # (B, n, n, de)
 
+        # a + a * b is computed as a * (1 + b), the 1 with the bias of the layer that makes b: an array of
+        # all pairs less to write each time.
         pairs = self.in_E(e) * self.x_e_mul1(x)[:, None] * self.x_e_mul2(x)[:, :, None]
-        pairs = pairs + self.dist_add_e(distances) + pairs * self.dist_mul_e(distances)
-        pairs = pairs * masks.pairs
-        modulated = pairs + self.y_e_add(y)[:, None, None] + pairs * self.y_e_mul(y)[:, None, None]
-        modulated = modulated * masks.pairs
+        scale = _shifted(self.dist_mul_e, distances)
+        pairs = masks.hide(torch.addcmul(self.dist_add_e(distances), pairs, scale), masks.pairs)
+        scale = _shifted(self.y_e_mul, y)[:, None, None]
+        modulated = torch.addcmul(self.y_e_add(y)[:, None, None], pairs, scale)
+        modulated = masks.hide(modulated, masks.pairs)
 
-        attended = self._attend(x, modulated, distances, masks) * masks.atoms
+        attended = masks.hide(self._attend(x, modulated, distances, masks), masks.atoms)
+        neighbours, all_pairs, atoms = (
+            None if masks.full else mask for mask in (masks.neighbours, masks.pairs, masks.atoms)
+        )
         for pool, values in ((self.e_x_mul, modulated), (self.pos_x_mul, distances)):
-            attended = attended * (1 + pool(values, masks.neighbours, (2,)))
-        new_x = attended * (1 + self.y_x_mul(y)[:, None]) + self.y_x_add(y)[:, None]
+            attended = attended * pool(values, neighbours, (2,), offset=1.0)
+        new_x = torch.addcmul(
+            self.y_x_add(y)[:, None], attended, _shifted(self.y_x_mul, y)[:, None]
+        )
 
-        new_y = self.y_y(y) + self.e_y(pairs, masks.pairs, (1, 2))
-        new_y = new_y + self.dist_y(distances, masks.pairs, (1, 2))
+        new_y = self.y_y(y) + self.e_y(pairs, all_pairs, (1, 2))
+        new_y = new_y + self.dist_y(distances, all_pairs, (1, 2))
         # As published, this one mean counts the padded rows, which y_x_add makes other than zero.
-        new_y = new_y + self.x_y(new_x, masks.atoms, (1,), padded_mean=masks.padded_means)
+        new_y = new_y + self.x_y(new_x, atoms, (1,), padded_mean=masks.padded_means)
         return Features(
-            atoms=self.x_out(new_x) * masks.atoms,
-            pairs=self.e_out(modulated) * masks.pairs,
+            atoms=masks.hide(self.x_out(new_x), masks.atoms),
+            pairs=masks.hide(self.e_out(modulated), masks.pairs),
             globals=self.y_out(new_y),
             positions=self._velocity(pairs, positions, masks),
         )
@@ -191,21 +224,22 @@ class UpdateBlock(nn.Module):
         ).to(cosine.dtype)
         both = self.lin_dist1(torch.stack((distance, cosine), dim=-1))
         both = both + self.lin_norm_pos1(norm)[:, :, None] + self.lin_norm_pos2(norm)[:, None]
-        return F.relu(both) * masks.pairs
+        return masks.hide(F.relu(both), masks.pairs)
 
     def _attend(self, x: Tensor, pairs: Tensor, distances: Tensor, masks: Masks) -> Tensor:
         """Steps 2.x: logits a(q_i * k_j / sqrt(de)) per head, modulated; each head sees all of V."""
         query = self.q(x)[:, None] * self.a.weight[None, :, None]  # (B, h, n, dx)
         logits = query @ self.k(x)[:, None].transpose(-1, -2) / math.sqrt(pairs.shape[-1])
-        for modulation in (self.e_att_mul(pairs), self.pos_att_mul(distances)):
-            logits = logits * (1 + modulation.permute(0, 3, 1, 2))  # (B, h, n, n)
-        logits = logits.masked_fill(~masks.real[:, None, None], -torch.inf)
+        modulation = _shifted(self.e_att_mul, pairs) * _shifted(self.pos_att_mul, distances)
+        logits = logits * modulation.permute(0, 3, 1, 2)  # (B, h, n, n)
+        if not masks.full:
+            logits = logits.masked_fill(~masks.real[:, None, None], -torch.inf)
         heads = logits.softmax(-1) @ self.v(x)[:, None]  # (B, h, n, dx)
         return self.out(heads.transpose(1, 2).flatten(2))
 
     def _velocity(self, pairs: Tensor, positions: Tensor, masks: Masks) -> Tensor:
         """Step 7: sum over j of w_ij (r_i - r_j), centred."""
-        weights = self.e_pos2(F.relu(self.e_pos1(pairs))) * masks.pairs  # (B, n, n, 1)
+        weights = masks.hide(self.e_pos2(F.relu(self.e_pos1(pairs))), masks.pairs)  # (B, n, n, 1)
         weights = weights.squeeze(-1)
         velocity = weights.sum(-1, keepdim=True) * positions - weights @ positions
         velocity = velocity * masks.atoms
@@ -343,6 +377,11 @@ def _masked(x: Tensor, e: Tensor, y: Tensor, positions: Tensor, masks: Masks) ->
         globals=y,
         positions=masks.centre(positions),
     )
+
+
+def _shifted(linear: nn.Linear, values: Tensor, by: float = 1.0) -> Tensor:
+    """`by` plus a linear layer of the values, at no cost."""
+    return F.linear(values, linear.weight, linear.bias + by)
 
 
 def _mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from molfeat_diffusion.config import (
     UNIFORM,
+    LanguageConfig,
     LossConfig,
     ModelConfig,
     NetworkConfig,
@@ -28,6 +29,7 @@ SMALL = NetworkConfig(
     feed_forward_atoms=128,
     feed_forward_bonds=32,
     feed_forward_global=128,
+    dropout=0.0,
 )
 
 
@@ -76,17 +78,21 @@ def geom_h_uniform() -> TrainConfig:
 
 
 def midi_cpu() -> TrainConfig:
-    """GEOM's vocabulary, 6 layers of half the width; hours on a core. QM9, or more by --data"""
+    """GEOM's vocabulary without hydrogens, 6 layers of half the width: the shipped midi-cpu"""
     return TrainConfig(
-        model=ModelConfig(network=SMALL, noise=NoiseConfig()),
+        model=ModelConfig(vocabulary="geom_no_h", network=SMALL, noise=NoiseConfig()),
         loss=LossConfig(weight_positions=5.0),
-        updates=30_000,
+        updates=5000,
         batch=32,
-        learning_rate=5e-4,
+        learning_rate=1e-3,
+        warmup=50,
+        decay="cosine",
         clip_norm=10.0,
-        ema=0.999,
-        validate_every=1000,
-        checkpoint_every=200,
+        ema=0.995,
+        max_atoms=30,
+        validation_share=0.03,
+        validate_every=500,
+        checkpoint_every=100,
     )
 
 
@@ -115,3 +121,31 @@ TRAIN: dict[str, Callable[[], TrainConfig]] = {
 
 def _uniform(config: TrainConfig) -> TrainConfig:
     return replace(config, model=replace(config.model, noise=UNIFORM))
+
+
+def smiles_mlm() -> LanguageConfig:
+    """masked-language model of SMILES of ChemBERTa-77M's size"""
+    return LanguageConfig()
+
+
+def smiles_mlm_cpu() -> LanguageConfig:
+    """masked-language model of SMILES, 0.7 million parameters; minutes on a core"""
+    return LanguageConfig(
+        max_smiles=60_000,
+        width=128,
+        layers=4,
+        heads=4,
+        feed_forward=384,
+        updates=1500,
+        batch=64,
+        learning_rate=2e-3,
+        validation_share=0.01,
+        validate_every=250,
+        checkpoint_every=100,
+        log_every=25,
+    )
+
+
+LANGUAGE: dict[str, Callable[[], LanguageConfig]] = {
+    preset.__name__: preset for preset in (smiles_mlm, smiles_mlm_cpu)
+}

@@ -94,6 +94,55 @@ def count_rows(path: Path, **columns: str | None) -> int:
     return sum(1 for _ in sdf_records(path))
 
 
+def read_targets(path: Path, column: str) -> np.ndarray:
+    """(rows,) float64 of a column of a csv or parquet, or a property of an sdf; NaN where there is no number.
+
+    Raises:
+        UserError: no such column, or a .smi file; text that is no number, with its row.
+    """
+    kind = input_kind(path)
+    if kind == ".smi":
+        raise UserError(f"{path}: a .smi file has no column {column!r}: give a csv, parquet or sdf")
+    cells: list[Any] = []
+    if kind == ".csv":
+        with open_text(path) as file:
+            lines = csv.reader(file)
+            header = [name.strip().removeprefix("\ufeff") for name in next(lines, [])]
+            at = _target(path, header, column)
+            cells = [line[at] if at < len(line) else "" for line in lines]
+    elif kind == ".parquet":
+        with pq.ParquetFile(path) as file:
+            _target(path, file.schema_arrow.names, column)
+            cells = file.read(columns=[column]).column(column).to_pylist()
+    else:
+        for mol in read_sdf(path):
+            known = mol is not None and mol.HasProp(column)
+            cells.append(mol.GetProp(column) if mol is not None and known else "")
+        if not any(cells):
+            raise UserError(f"{path}: no molecule has a property {column!r}")
+    return np.array([_number(path, column, row, cell) for row, cell in enumerate(cells)])
+
+
+def _target(path: Path, header: Sequence[str], column: str) -> int:
+    if column in header:
+        return header.index(column)
+    near = difflib.get_close_matches(column, header, 1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    raise UserError(f"{path}: no column {column!r} (its columns: {', '.join(header)}){hint}")
+
+
+def _number(path: Path, column: str, row: int, cell: Any) -> float:
+    text = "" if cell is None else str(cell).strip()
+    if text.lower() in ("", "nan", "none", "na"):
+        return float("nan")
+    try:
+        return float({"true": "1", "false": "0"}.get(text.lower(), text))
+    except ValueError:
+        raise UserError(
+            f"{path}, row {row}: {column} is {text[:40]!r}, a number or nothing is needed"
+        ) from None
+
+
 def chunks(rows: Iterator[Row], size: int) -> Iterator[list[Row]]:
     """Lists of `size` rows; the last may be shorter."""
     while part := list(islice(rows, size)):

@@ -5,8 +5,10 @@ Every random draw depends only on (seed, update), so that a resumed run needs no
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,12 +16,17 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from molfeat_diffusion.checkpoint import save_model
+from molfeat_diffusion.checkpoint import load_model, save_model
 from molfeat_diffusion.config import LaunchConfig, LossConfig, TrainConfig
 from molfeat_diffusion.datasets import MoleculeSet, load_molecules, load_packed, split
 from molfeat_diffusion.diffusion import LossTerms, MiDi
 from molfeat_diffusion.molecules import VOCABULARIES, DenseMolecules, collate
-from priors_shared.checkpoints import resume_training, save_training_state
+from priors_shared.checkpoints import (
+    has_training_state,
+    load_training_state,
+    resume_training,
+    save_training_state,
+)
 from priors_shared.datasets.base import resolve_data_root
 from priors_shared.devices import launch, set_threads
 from priors_shared.episodes import generator_for
@@ -28,7 +35,6 @@ from priors_shared.runs import Run, write_atomically
 
 INITIAL_WEIGHTS, NOISE, DROPOUT, ORDER, VALIDATION = range(5)
 """Paths of generators."""
-WINDOW = 20  # batches among which molecules are sorted by size, so that little is padded
 
 
 class Objective(nn.Module):
@@ -80,6 +86,8 @@ def train(config: TrainConfig, where: LaunchConfig, run: Run) -> MiDi:
             batch = collate([train_set.graph(int(i)) for i in _batch(train_set, config, step)])
             torch.manual_seed(generator_for(config.seed, DROPOUT, step).initial_seed())
             generator = generator_for(config.seed, NOISE, step)
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(config, step)
             loss, terms = objective(batch.to(fabric.device), generator)
             optimizer.zero_grad()
             fabric.backward(loss)
@@ -119,6 +127,31 @@ def train(config: TrainConfig, where: LaunchConfig, run: Run) -> MiDi:
     return kept.eval()
 
 
+def trained_model(config: TrainConfig, run: Path) -> tuple[MiDi, int]:
+    """The model of a run folder, and its updates; of a run that goes on: of its last checkpoint.
+
+    Raises:
+        UserError: there is no checkpoint yet.
+    """
+    if (run / "model").is_dir():
+        return load_model(run / "model")[0], config.updates
+    if not has_training_state(run / "checkpoints"):
+        raise UserError(f"{run}: no checkpoint yet")
+    state = load_training_state(run / "checkpoints")
+    molecules = load_packed(run / "molecules.npz", VOCABULARIES[config.model.vocabulary])
+    train_set, _ = split(molecules, config.validation_share, config.seed)
+    model = MiDi(config.model, marginals=train_set.marginals(), sizes=train_set.size_histogram())
+    weights = state.model_state
+    if config.ema is not None:
+        weights = {
+            name.removeprefix("module."): value
+            for name, value in state.extra_tensors.items()
+            if name.startswith("module.")
+        }
+    model.load_state_dict(weights)
+    return model.eval(), state.step
+
+
 @torch.no_grad()
 def evaluate(model: MiDi, molecules: MoleculeSet, config: TrainConfig) -> dict[str, float]:
     """The loss and its terms on all molecules, each at one step that the seed draws."""
@@ -135,6 +168,15 @@ def evaluate(model: MiDi, molecules: MoleculeSet, config: TrainConfig) -> dict[s
         total += len(chosen)
     model.train(training)
     return _named("val_", sums / total)
+
+
+def learning_rate(config: TrainConfig, step: int) -> float:
+    """Of update `step` = 0 .. updates - 1: linear warm-up, then constant or falling as a half cosine."""
+    rate = config.learning_rate * min(1.0, (step + 1) / (config.warmup + 1))
+    if config.decay == "cosine" and step >= config.warmup:
+        share = (step - config.warmup) / (config.updates - config.warmup)
+        rate *= (1 + math.cos(math.pi * share)) / 2
+    return rate
 
 
 def _named(prefix: str, values: Any) -> dict[str, float]:
@@ -176,8 +218,8 @@ def _resumed(
 
 
 def _batch(molecules: MoleculeSet, config: TrainConfig, step: int) -> np.ndarray:
-    """Indices of an update's molecules: each once an epoch, among molecules of much the same size."""
-    batches = max(1, len(molecules) // config.batch)
+    """Indices of an update's molecules, all of one size: each once an epoch."""
+    batches = int(np.ceil(np.bincount(molecules.sizes) / config.batch).sum())
     epoch, number = divmod(step, batches)
     return _epoch(molecules, config.batch, config.seed, epoch)[number]
 
@@ -186,10 +228,9 @@ def _batch(molecules: MoleculeSet, config: TrainConfig, step: int) -> np.ndarray
 def _epoch(molecules: MoleculeSet, batch: int, seed: int, epoch: int) -> list[np.ndarray]:
     rng = np.random.default_rng([seed, ORDER, epoch])
     shuffled = rng.permutation(len(molecules))
-    count = max(1, len(molecules) // batch)
     found = []
-    for start in range(0, count * batch, WINDOW * batch):
-        some = shuffled[start : min(start + WINDOW * batch, count * batch)]
-        some = some[np.argsort(molecules.sizes[some], kind="stable")]
-        found += [some[i : i + batch] for i in range(0, len(some), batch)]
+    for size in np.unique(molecules.sizes):
+        some = shuffled[molecules.sizes[shuffled] == size]
+        # Parts as even as can be: an update of one molecule left over would count as much as a full one.
+        found += np.array_split(some, -(-len(some) // batch))
     return [found[i] for i in rng.permutation(len(found))]

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from rdkit import Chem
 from sklearn.base import clone
 from sklearn.pipeline import make_pipeline
 
+from molfeat_diffusion import language
 from molfeat_diffusion.cli import main
 from molfeat_diffusion.descriptors import DescriptorFeaturizer, fingerprint
 from molfeat_diffusion.predict import (
@@ -260,6 +262,27 @@ def test_a_saved_predictor_scores_as_the_fitted_one(tmp_path: Path) -> None:
     np.testing.assert_array_equal(Predictor.load(tmp_path / "p").scores(X), predictor.scores(X))
 
 
+def test_a_predictor_refuses_features_of_other_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    targets = np.array([len(s) for s in MOLECULES], dtype=float)
+    blocks = FeatureBlocks("smiles")
+    predictor, _ = Predictor.fit(blocks, MOLECULES, targets, task="regression", epochs=2)
+    predictor.save(tmp_path / "p")
+    Predictor.load(tmp_path / "p")
+    load = language.load_encoder
+
+    def changed(name: str) -> object:
+        encoder, tokenizer = load(name)
+        with torch.no_grad():
+            next(encoder.parameters()).add_(1e-3)
+        return encoder, tokenizer
+
+    monkeypatch.setattr(language, "load_encoder", changed)
+    with pytest.raises(UserError, match="fitted on features of other weights"):
+        Predictor.load(tmp_path / "p")
+
+
 def test_screen_picks_draws_and_reports(fitted: Path, table: Path, tmp_path: Path) -> None:
     out = tmp_path / "picks.csv"
     options = ["--top", "6", "--diverse", "--id-column", "name", "-o", str(out)]
@@ -284,7 +307,6 @@ def test_screen_picks_draws_and_reports(fitted: Path, table: Path, tmp_path: Pat
         (["fit", "{t}", "--target", "activ", "-o", "{d}/x"], "did you mean active"),
         (["fit", "{t}", "--target", "name", "-o", "{d}/x"], "row 0: name is 'm0'"),
         (["fit", "{t}", "--target", "active", "--features", "ecfp", "-o", "{d}/x"], "choose of"),
-        (["fit", "{t}", "--target", "active", "-o", "{d}/x"], "give --checkpoint"),
         (["predict", "{d}/none", "{t}", "-o", "{d}/s.csv"], "no such checkpoint"),
         (["predict", "{m}", "{t}", "-o", "{d}/s.txt"], "must end in .csv or .parquet"),
         (["screen", "{m}", "{t}", "-o", "{d}/s.csv", "--top", "0"], "must be 1 or more"),

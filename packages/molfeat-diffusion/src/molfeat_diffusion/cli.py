@@ -14,6 +14,7 @@ from tyro.conf import Positional, arg
 
 from molfeat_diffusion import __version__
 from molfeat_diffusion.config import (
+    SHIPPED_MIDI,
     UNIFORM,
     LanguageConfig,
     LaunchConfig,
@@ -54,8 +55,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 class _FeaturizeOptions:
     source: Annotated[Positional[Path], arg(metavar="FILE")]
     """molecules: .csv, .smi, .sdf (each also .gz) or .parquet"""
-    checkpoint: Annotated[str, arg(metavar="CHECKPOINT")]
-    """run folder, checkpoint folder or Hugging Face Hub id of a diffusion model"""
+    checkpoint: Annotated[str, arg(metavar="CHECKPOINT")] = SHIPPED_MIDI
+    """shipped weights, run folder, checkpoint folder or Hugging Face Hub id of a diffusion model"""
     out: Annotated[Path, arg(aliases=["-o"], metavar="FILE")]
     """features: .parquet, .csv (columns row, id, midi_0, ...) or .npy; failed rows are listed in
     FILE.failures.csv"""
@@ -162,8 +163,8 @@ class _FitOptions(_ColumnOptions):
     """folder for the predictor"""
     features: Annotated[str, arg(metavar="NAME[+NAME ...]")] = "midi+smiles"
     """of midi, smiles, chemberta, ecfp4, rdkit2d, usrcat"""
-    checkpoint: Annotated[str | None, described("CHECKPOINT", "")] = None
-    """diffusion model, for midi: run folder, checkpoint folder or Hub id"""
+    checkpoint: Annotated[str, arg(metavar="CHECKPOINT")] = SHIPPED_MIDI
+    """diffusion model, for midi: shipped weights, run folder, checkpoint folder or Hub id"""
     layer: Annotated[int | None, described("INT", "(default: the middle one)")] = None
     """midi's features are what leaves this layer"""
     timestep: int = 50

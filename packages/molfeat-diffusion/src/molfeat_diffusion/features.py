@@ -22,6 +22,7 @@ import torch
 from joblib import Parallel, delayed
 from rdkit import Chem
 from sklearn.base import BaseEstimator, TransformerMixin
+from torch import nn
 from torch_geometric.data import Data
 
 from molfeat_diffusion.checkpoint import load_model
@@ -233,7 +234,7 @@ class MiDiFeaturizer(TransformerMixin, BaseEstimator):
         model = getattr(self, "_model", None)
         if model is None:
             if isinstance(self.checkpoint, MiDi):
-                model, self._digest = self.checkpoint.eval(), _digest_of(self.checkpoint)
+                model, self._digest = self.checkpoint.eval(), digest_of(self.checkpoint)
             else:
                 model, record = load_model(self.checkpoint)
                 self._digest = record["digest"]
@@ -440,7 +441,8 @@ def molecule_sources(X: Any) -> Iterable[Any]:
     return X
 
 
-def _digest_of(model: MiDi) -> str:
+def digest_of(model: nn.Module) -> str:
+    """What tells these weights from others: SHA-256 of their names and bytes."""
     digest = hashlib.sha256()
     for name, value in model.state_dict().items():
         digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())

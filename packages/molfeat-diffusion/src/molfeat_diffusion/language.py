@@ -19,7 +19,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 
 from molfeat_diffusion.checkpoint import SHIPPED
 from molfeat_diffusion.conformers import parse
-from molfeat_diffusion.features import Failure, molecule_sources
+from molfeat_diffusion.features import Failure, digest_of, molecule_sources
 from molfeat_diffusion.molecules import MoleculeError
 from priors_shared.checkpoints import find_weights
 from priors_shared.errors import UserError
@@ -81,6 +81,11 @@ class SmilesFeaturizer(TransformerMixin, BaseEstimator):
     def n_features(self) -> int:
         """d."""
         return int(self._loaded().config.hidden_size)
+
+    @property
+    def checkpoint_digest(self) -> str:
+        """What tells the model's weights from others."""
+        return digest_of(self._loaded())
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         """smiles_0, smiles_1, ..."""

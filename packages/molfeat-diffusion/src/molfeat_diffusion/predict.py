@@ -19,6 +19,7 @@ from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import Pipeline
 from torch import Tensor, nn
 
+from molfeat_diffusion.config import SHIPPED_MIDI
 from molfeat_diffusion.descriptors import KINDS, DescriptorFeaturizer
 from molfeat_diffusion.features import Failure, MiDiFeaturizer, molecule_sources
 from molfeat_diffusion.language import SHIPPED_MODEL, SmilesFeaturizer
@@ -206,7 +207,7 @@ class FeatureBlocks(TransformerMixin, BaseEstimator):
         self,
         features: str = "midi+smiles",
         *,
-        checkpoint: str | None = None,
+        checkpoint: str = SHIPPED_MIDI,
         layer: int | None = None,
         timestep: int = 50,
         language: str = SHIPPED_MODEL,
@@ -241,8 +242,6 @@ class FeatureBlocks(TransformerMixin, BaseEstimator):
 
     def _block(self, name: str) -> Any:
         if name == "midi":
-            if self.checkpoint is None:
-                raise UserError("features midi: give --checkpoint, the diffusion model")
             return MiDiFeaturizer(
                 self.checkpoint,
                 layer=self.layer,
@@ -384,7 +383,7 @@ class Predictor:
         """What `save` wrote.
 
         Raises:
-            UserError: nothing there, or the diffusion model is not the one that it was fitted with.
+            UserError: nothing there, or a model that makes features is not the one that it was fitted with.
         """
         record, weights = load_weights(folder, kind=KIND)
         config = record["config"]
@@ -403,14 +402,15 @@ class Predictor:
         found = cls(blocks, config["task"], model, (slope, offset), record["fitted"])
         if found._digests() != config["digests"]:
             raise UserError(
-                f"{folder}: it was fitted on features of another checkpoint than is now at "
-                f"{blocks.checkpoint}: fit it again"
+                f"{folder}: it was fitted on features of other weights than those there are now of "
+                f"{blocks.features}: fit it again"
             )
         return found
 
     def _digests(self) -> dict[str, str]:
-        midi = self.blocks.blocks().get("midi")
-        return {} if midi is None else {"midi": midi.checkpoint_digest}
+        """Of the models that make features: other weights would make other scores, silently."""
+        blocks = self.blocks.blocks().items()
+        return {n: b.checkpoint_digest for n, b in blocks if hasattr(b, "checkpoint_digest")}
 
 
 def out_of_fold(model: Any, X: np.ndarray, y: np.ndarray, groups: Sequence[str]) -> np.ndarray:

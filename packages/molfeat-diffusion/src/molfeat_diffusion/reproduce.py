@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from molfeat_diffusion.config import SHIPPED_MIDI
 from priors_shared.reports import (
     Code,
     Figure,
@@ -17,7 +18,6 @@ from priors_shared.reports import (
     read_result,
 )
 
-MIDI = "midi-cpu"
 RESULTS = Path("docs/results")
 LABELLED, LIBRARY, PICKS, SAMPLES = 150, 150, 15, 20
 SEED = 7
@@ -28,8 +28,6 @@ def run(report_dir: Path, quick: bool, progress: type[Any]) -> Section:
 
     Needs the datasets (PRIORS_DATA) for the table; says so where they are missing.
     """
-    from molfeat_diffusion.checkpoint import SHIPPED
-
     if not quick:
         from molfeat_diffusion.experiments import EXPERIMENTS
 
@@ -39,21 +37,14 @@ def run(report_dir: Path, quick: bool, progress: type[Any]) -> Section:
         "A diffusion model of molecules in 3D, read as a featurizer, beside a language model of SMILES; a "
         "small network on top learns from a few hundred labels, and picks molecules from a library.",
     ]
-    has_midi = (SHIPPED / MIDI).is_dir()
-    if not has_midi:
-        parts.append(
-            f"The package ships no weights {MIDI} yet: what needs a trained diffusion model is left out."
-        )
-    parts.append(_screen_section(report_dir, has_midi))
-    if has_midi:
-        parts.append(_samples_section(report_dir, progress))
+    parts += [_screen_section(report_dir), _samples_section(report_dir)]
     stored = (RESULTS if quick else report_dir) / "table-5.1-cpu.json"
     if stored.is_file():
         parts.append(_stored_section(stored))
     return Section("molfeat-diffusion: features that know a molecule's shape", parts)
 
 
-def _screen_section(report_dir: Path, has_midi: bool) -> Section:
+def _screen_section(report_dir: Path) -> Section:
     from priors_shared.datasets.base import resolve_data_root
 
     title = "BACE-1 inhibitors: fit and screen"
@@ -69,8 +60,8 @@ def _screen_section(report_dir: Path, has_midi: bool) -> Section:
     shutil.rmtree(out, ignore_errors=True)  # what an earlier report left
     out.mkdir(parents=True)
     labelled, library = _tables(path, out)
-    features = "midi+smiles" if has_midi else "smiles"
-    blocks = FeatureBlocks(features, checkpoint=MIDI if has_midi else None, seed=SEED)
+    features = "midi+smiles"
+    blocks = FeatureBlocks(features, seed=SEED)
     predictor = fit_file(
         blocks, labelled, "Class", out / "model", task="classification", id_column="CID"
     )
@@ -127,12 +118,12 @@ def _hits(library: Path, picks: Path) -> int:
         return sum(active[int(row["row"])] for row in csv.DictReader(file))
 
 
-def _samples_section(report_dir: Path, progress: type[Any]) -> Section:
+def _samples_section(report_dir: Path) -> Section:
     from molfeat_diffusion.checkpoint import load_model
     from molfeat_diffusion.metrics import sampling_metrics
     from molfeat_diffusion.sampling import sample_molecules, write_sdf
 
-    model, _ = load_model(MIDI)
+    model, _ = load_model(SHIPPED_MIDI)
     molecules = sample_molecules(model, SAMPLES, steps=50, seed=SEED, quiet=True)
     write_sdf(report_dir / "samples.sdf", molecules)
     found = sampling_metrics(molecules, hydrogens=model.vocabulary.hydrogens)

@@ -22,7 +22,7 @@ from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import make_pipeline
 
 from molfeat_diffusion.checkpoint import load_model
-from molfeat_diffusion.config import ConformerConfig
+from molfeat_diffusion.config import SHIPPED_MIDI, ConformerConfig
 from molfeat_diffusion.conformers import embed, parse
 from molfeat_diffusion.datasets import open_text, read_sdf
 from molfeat_diffusion.descriptors import DescriptorFeaturizer
@@ -74,7 +74,7 @@ class Study:
     labels: tuple[int, ...] = (100, 300)
     splits: int = 20
     test_share: float = 0.3
-    checkpoint: str = "midi-cpu"
+    checkpoint: str = SHIPPED_MIDI
     language: str = SHIPPED_MODEL
     timesteps: tuple[int, ...] = (10, 50, 100)
     layers: tuple[int, ...] = (2, 4, 6)

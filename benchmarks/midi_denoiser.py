@@ -105,8 +105,7 @@ def plain(model: Denoiser) -> Denoiser:
 def built(config: NetworkConfig) -> Denoiser:
     """The denoiser with random weights."""
     torch.manual_seed(0)
-    counts = {"elements": ELEMENTS, "charges": CHARGES, "bonds": BONDS}
-    return Denoiser(config, **counts).eval()
+    return Denoiser(config, elements=ELEMENTS, charges=CHARGES, bonds=BONDS).eval()
 
 
 def inputs(batch: int, atoms: int) -> tuple[Tensor, ...]:

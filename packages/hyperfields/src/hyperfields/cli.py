@@ -164,8 +164,8 @@ class _GenerateOptions:
     """what to generate, such as 'a red chair'"""
     prompts: Annotated[Path | None, described("FILE", "(default: PROMPT alone)")] = None
     """text file in UTF-8, one prompt a line"""
-    model: Annotated[str, arg(metavar="MODEL")]
-    """run folder, checkpoint folder or Hugging Face Hub id"""
+    model: Annotated[str, arg(metavar="MODEL")] = "procedural-cpu"
+    """shipped weights, run folder, checkpoint folder or Hugging Face Hub id"""
     out: Annotated[Path, arg(metavar="PATH", aliases=["-o"])] = Path("generated")
     """a mesh (.glb, .ply, .obj), picture (.png) or film (.mp4, .gif); or a folder, for one mesh per prompt and a
     contact sheet"""

@@ -1,0 +1,46 @@
+"""The shipped weights: what was held out stayed out, and held-out scenes look as asked for."""
+
+from __future__ import annotations
+
+import pytest
+
+from hyperfields.cameras import evaluation_views
+from hyperfields.evaluation import score_scenes
+from hyperfields.model import SHIPPED, HyperFields
+from hyperfields.presets import HELD_OUT, TRAINED
+from hyperfields.views import procedural_views
+
+
+@pytest.fixture(scope="module")
+def model() -> HyperFields:
+    return HyperFields.from_pretrained("procedural-cpu")
+
+
+def test_trained_and_held_out_scenes_are_the_presets(model: HyperFields) -> None:
+    assert set(model.prompts) == set(TRAINED)
+    assert set(model.trained["held_out"]) == set(HELD_OUT)
+
+
+def test_they_are_small() -> None:
+    files = [p for p in (SHIPPED / "procedural-cpu").iterdir() if p.is_file()]
+    assert {p.name for p in files} == {"README.md", "config.json", "model.safetensors"}
+    assert sum(p.stat().st_size for p in files) < 15e6
+
+
+def test_held_out_scenes_have_colour_and_shape_asked_for(model: HyperFields) -> None:
+    chosen = ["a red chair", "a blue bowl", "a purple stool"]
+    assert set(chosen) <= set(HELD_OUT)
+    cameras = evaluation_views(1, 16)
+    others = [p for p in (*TRAINED, *HELD_OUT) if p.split()[2] in ("chair", "bowl", "stool")]
+    references = procedural_views(others, cameras)
+    fields = dict(zip(chosen, model.generate_all(chosen), strict=True))
+    for score in score_scenes(fields, cameras, references, samples=48):
+        assert score.attribute_right, score
+        assert score.shape_right, score
+        assert score.psnr > 18, score
+        assert score.iou > 0.7, score
+
+
+def test_words_it_never_saw_are_named(model: HyperFields) -> None:
+    assert model.unknown_words("a red chair") == []
+    assert model.unknown_words("a golden toaster") == ["golden", "toaster"]

@@ -8,7 +8,9 @@ from __future__ import annotations
 import socket
 import threading
 import time
+from typing import Any
 
+import numpy as np
 import viser
 
 from hyperfields.export import to_mesh
@@ -83,6 +85,14 @@ class Viewer:
             except UserError as error:
                 self.status.content = f"**{error}**"
                 return
+            # Browsers take colours at vertices for linear light, and shade smoothly where there are normals.
+            shown: Any = mesh.visual
+            colours = shown.vertex_colors
+            linear = 255 * (colours[:, :3] / 255.0) ** 2.2
+            shown.vertex_colors = np.concatenate(
+                [linear.round().astype(np.uint8), colours[:, 3:]], 1
+            )
+            mesh.vertex_normals  # noqa: B018  computed here, they are written with the mesh
             self._server.scene.add_mesh_trimesh("/scene", mesh)
             lines = [
                 f"weights in {1000 * (generated - began):.0f} ms, mesh in "

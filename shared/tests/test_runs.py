@@ -14,7 +14,7 @@ import torch
 from priors_shared import console, runs
 from priors_shared.console import Progress, run_cli
 from priors_shared.errors import UserError
-from priors_shared.runs import Run, read_metrics
+from priors_shared.runs import Run, read_metrics, training_seconds
 
 CONFIG: dict[str, Any] = {"model": {"width": 32, "kinds": ("a", "b")}, "lr": 1e-3, "seed": 0}
 
@@ -134,6 +134,16 @@ def test_logged_values(tmp_path: Path) -> None:
         run.log(4, bad={})
     with pytest.raises(UserError, match=r"metrics\.jsonl: no such file"):
         read_metrics(tmp_path)
+
+
+def test_training_seconds_add_up_over_processes(tmp_path: Path) -> None:
+    clocks = [(1, 2.0), (2, 5.0), (3, 1.5), (4, 4.0)]  # killed after step 2
+    lines = [json.dumps({"step": step, "seconds": seconds}) for step, seconds in clocks]
+    (tmp_path / "timing.jsonl").write_text("\n".join([*lines, '{"step": 5, "sec']))
+    assert training_seconds(tmp_path) == 9.0
+    assert training_seconds(tmp_path, 3) == 6.5
+    assert training_seconds(tmp_path, 1) == 2.0
+    assert training_seconds(tmp_path / "none") is None
 
 
 def test_metrics_are_on_disk_at_once(tmp_path: Path) -> None:

@@ -216,6 +216,23 @@ def read_metrics(out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in _whole_lines(path)]
 
 
+def training_seconds(out: Path, last_step: int | None = None) -> float | None:
+    """Return the seconds that a run took, over all the processes that worked on it; None: it logged none.
+
+    Args:
+        out: run folder.
+        last_step: up to this step alone.
+    """
+    total = last = 0.0
+    lines = [json.loads(line) for line in _whole_lines(Path(out) / _TIMING)]
+    for line in lines:
+        if last_step is None or line["step"] <= last_step:
+            if line["seconds"] < last:  # resumed: the clock began anew
+                total += last
+            last = line["seconds"]
+    return round(total + last, 1) if lines else None
+
+
 def environment() -> dict[str, Any]:
     """Return Python, platform, hardware, commit and the versions of all installed packages."""
     from priors_shared.devices import hardware  # late: it needs torch

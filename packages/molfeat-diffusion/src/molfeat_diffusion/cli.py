@@ -8,13 +8,14 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
 from molfeat_diffusion import __version__
 from molfeat_diffusion.config import (
     SHIPPED_MIDI,
+    SHIPPED_SMILES,
     UNIFORM,
     LanguageConfig,
     LaunchConfig,
@@ -38,6 +39,11 @@ from priors_shared.options import (
     say,
     subclass,
 )
+
+if TYPE_CHECKING:
+    from rdkit import Chem
+
+    from molfeat_diffusion.diffusion import MiDi
 
 PROGRAM = "molfeat-diffusion"
 
@@ -169,7 +175,7 @@ class _FitOptions(_ColumnOptions):
     """midi's features are what leaves this layer"""
     timestep: int = 50
     """midi's noise level: 0 (none) .. the model's T"""
-    language: Annotated[str, arg(metavar="MODEL")] = "smiles-mlm-cpu"
+    language: Annotated[str, arg(metavar="MODEL")] = SHIPPED_SMILES
     """language model, for smiles: shipped weights, run folder, transformers' folder or Hub id"""
     task: Literal["auto", "classification", "regression"] = "auto"
     """auto: classification where the target has two values"""
@@ -457,23 +463,17 @@ def _train_language(preset: str, args: list[str], rest: list[str], help_text: st
     say(f"left out  {out / 'left_out.tsv'}")
 
 
-# --- sample ---
+# --- sample, eval ---
 
 
 @dataclass(frozen=True, kw_only=True)
-class _SampleOptions:
+class _DrawOptions:
     checkpoint: Annotated[Positional[str], arg(metavar="CHECKPOINT")]
-    """run folder, checkpoint folder or Hugging Face Hub id of a diffusion model"""
-    out: Annotated[Path, arg(aliases=["-o"], metavar="FILE.sdf")] = Path("molecules.sdf")
-    """the molecules, valid or not; metrics go to FILE.json"""
+    """shipped weights, run folder, checkpoint folder or Hugging Face Hub id of a diffusion model"""
     count: Annotated[int, arg(aliases=["-n"])] = 100
     """molecules"""
     steps: Annotated[int | None, described("INT", "(default: the model's T)")] = None
     """reverse steps; fewer are faster, each spans several of the T"""
-    atoms: Annotated[int | None, described("INT", "(default: as the training data)")] = None
-    """atoms of every molecule"""
-    reference: Annotated[Path | None, described("FILE.sdf", "")] = None
-    """training molecules: also measure novelty and distances of distributions"""
     metrics: Literal["fixed", "midi"] = "fixed"
     """midi: as MiDi's code counts (an aromatic bond as 1, the largest fragment valid)"""
     batch: int = 50
@@ -488,111 +488,120 @@ class _SampleOptions:
     """no progress on stderr"""
 
 
-def _sample(args: list[str]) -> None:
-    about = "Draw molecules from a diffusion model, and measure how good they are."
-    options = parse_options(_SampleOptions, f"{PROGRAM} sample", args, description=about)
-    for name in ("count", "batch", "atoms"):
+def _check_counts(options: _DrawOptions, *names: str) -> None:
+    for name in names:
         value = getattr(options, name)
         if value is not None and value < 1:
             raise UserError(f"--{name} {value}: must be 1 or more")
-    if not options.out.parent.is_dir():
-        raise UserError(f"{options.out}: the folder {options.out.parent} does not exist")
 
-    from molfeat_diffusion.checkpoint import load_model
-    from molfeat_diffusion.sampling import read_reference, sample_molecules, write_sdf
-    from priors_shared.devices import hardware, set_threads
-    from priors_shared.runs import write_atomically
 
-    set_threads(options.threads)
-    model, record = load_model(options.checkpoint)
-    reference = None if options.reference is None else read_reference(options.reference)
+def _drawn(
+    options: _DrawOptions,
+    model: MiDi,
+    digest: str,
+    reference: Sequence[Chem.Mol] | None,
+    command: Sequence[str],
+    *,
+    atoms: int | None = None,
+) -> tuple[list[Chem.Mol], dict[str, Any]]:
+    """Molecules, and what is stored of them."""
+    from molfeat_diffusion.metrics import sampling_metrics
+    from molfeat_diffusion.sampling import sample_molecules
+    from priors_shared.devices import hardware
+
     molecules = sample_molecules(
         model.to(options.device),
         options.count,
         steps=options.steps,
-        atoms=options.atoms,
+        atoms=atoms,
         batch=options.batch,
         seed=options.seed,
         quiet=options.quiet,
     )
-
-    from molfeat_diffusion.metrics import sampling_metrics
-
     found = sampling_metrics(
         molecules,
         hydrogens=model.vocabulary.hydrogens,
         reference=reference,
         variant=options.metrics,
     )
-    write_sdf(options.out, molecules)
-    result = {
+    return molecules, {
         "metrics": found,
         "variant": options.metrics,
-        "checkpoint": options.checkpoint,
-        "digest": record["digest"],
+        "digest": digest,
         "molecules": options.count,
         "steps": options.steps or model.timesteps,
         "seed": options.seed,
         "hardware": hardware(),
-        "command": shlex.join([PROGRAM, "sample", *args]),
+        "command": shlex.join([PROGRAM, *command]),
     }
-    path = options.out.with_name(f"{options.out.name}.json")
+
+
+def _write_metrics(path: Path, result: dict[str, Any]) -> None:
+    from priors_shared.runs import write_atomically
+
     write_atomically(path, json.dumps(result, indent=2) + "\n")
-    for name, value in found.items():
+    for name, value in result["metrics"].items():
         say(f"{name:<16}{value:.4g}" if name.startswith("w1") else f"{name:<16}{100 * value:.1f} %")
-    say(f"molecules       {options.out}")
     say(f"metrics         {path}")
 
 
-# --- eval ---
+@dataclass(frozen=True, kw_only=True)
+class _SampleOptions(_DrawOptions):
+    out: Annotated[Path, arg(aliases=["-o"], metavar="FILE.sdf")] = Path("molecules.sdf")
+    """the molecules, valid or not; metrics go to FILE.json"""
+    atoms: Annotated[int | None, described("INT", "(default: as the training data)")] = None
+    """atoms of every molecule"""
+    reference: Annotated[Path | None, described("FILE.sdf", "")] = None
+    """training molecules: also measure novelty and distances of distributions"""
+
+
+def _sample(args: list[str]) -> None:
+    about = "Draw molecules from a diffusion model, and measure how good they are."
+    options = parse_options(_SampleOptions, f"{PROGRAM} sample", args, description=about)
+    _check_counts(options, "count", "batch", "atoms")
+    if not options.out.parent.is_dir():
+        raise UserError(f"{options.out}: the folder {options.out.parent} does not exist")
+
+    from molfeat_diffusion.checkpoint import load_model
+    from molfeat_diffusion.sampling import read_reference, write_sdf
+    from priors_shared.devices import set_threads
+
+    set_threads(options.threads)
+    model, record = load_model(options.checkpoint)
+    reference = None if options.reference is None else read_reference(options.reference)
+    command = ["sample", *args]
+    molecules, result = _drawn(
+        options, model, record["digest"], reference, command, atoms=options.atoms
+    )
+    write_sdf(options.out, molecules)
+    result["checkpoint"] = options.checkpoint
+    _write_metrics(options.out.with_name(f"{options.out.name}.json"), result)
+    say(f"molecules       {options.out}")
 
 
 @dataclass(frozen=True, kw_only=True)
-class _EvalOptions:
-    checkpoint: Annotated[Positional[str], arg(metavar="CHECKPOINT")]
-    """run folder, checkpoint folder, Hugging Face Hub id or name of a diffusion model"""
+class _EvalOptions(_DrawOptions):
     out: Annotated[Path, arg(aliases=["-o"], metavar="FILE.json")] = Path("sampling.json")
     """metrics; FILE.png shows some of the molecules"""
     data: Annotated[tuple[str, ...], arg(metavar="[SOURCE ...]")] = ()
     """training molecules (as train --data): also measure novelty and distances of distributions"""
     data_root: Annotated[str | None, described("DIR", "(default: PRIORS_DATA)")] = None
     """folder with the datasets"""
-    count: Annotated[int, arg(aliases=["-n"])] = 100
-    """molecules"""
-    steps: Annotated[int | None, described("INT", "(default: the model's T)")] = None
-    """reverse steps"""
-    metrics: Literal["fixed", "midi"] = "fixed"
-    """midi: as MiDi's code counts"""
-    batch: int = 50
-    """molecules at a time"""
-    seed: int = 0
-    """of all draws"""
-    device: str = "cpu"
-    """where the network runs: cpu, cuda, mps"""
-    threads: Annotated[int | None, described("INT", "")] = None
-    """CPU threads"""
-    quiet: bool = False
-    """no progress on stderr"""
 
 
 def _eval(args: list[str]) -> None:
     about = "Measure how good a diffusion model's molecules are, and draw some of them."
     options = parse_options(_EvalOptions, f"{PROGRAM} eval", args, description=about)
-    for name in ("count", "batch"):
-        if getattr(options, name) < 1:
-            raise UserError(f"--{name} {getattr(options, name)}: must be 1 or more")
+    _check_counts(options, "count", "batch")
     if options.out.suffix != ".json" or not options.out.parent.is_dir():
         raise UserError(f"{options.out}: give a .json file in a folder that exists")
 
     from molfeat_diffusion.checkpoint import load_model
     from molfeat_diffusion.datasets import load_molecules
-    from molfeat_diffusion.metrics import sampling_metrics
     from molfeat_diffusion.molecules import collate, mols_from_dense
     from molfeat_diffusion.plots import save_molecules
-    from molfeat_diffusion.sampling import sample_molecules
     from priors_shared.datasets.base import resolve_data_root
-    from priors_shared.devices import hardware, set_threads
-    from priors_shared.runs import write_atomically
+    from priors_shared.devices import set_threads
 
     set_threads(options.threads)
     model, record = load_model(options.checkpoint)
@@ -607,40 +616,17 @@ def _eval(args: list[str]) -> None:
         )
         graphs = (known.graph(i) for i in range(len(known)))
         reference = [mols_from_dense(collate([g]), model.vocabulary)[0] for g in graphs]
-    molecules = sample_molecules(
-        model.to(options.device),
-        options.count,
-        steps=options.steps,
-        batch=options.batch,
-        seed=options.seed,
-        quiet=options.quiet,
-    )
-    found = sampling_metrics(
-        molecules,
-        hydrogens=model.vocabulary.hydrogens,
-        reference=reference,
-        variant=options.metrics,
-    )
+    command = ["eval", *(Path(a).name for a in args)]
+    molecules, result = _drawn(options, model, record["digest"], reference, command)
     trained = record.get("trained", {})
-    result = {
-        "metrics": found,
-        "variant": options.metrics,
+    result |= {
         "checkpoint": Path(options.checkpoint).name,
-        "digest": record["digest"],
         "trained_updates": trained.get("step", trained.get("updates")),
         "reference": [Path(source).name for source in options.data],
-        "molecules": options.count,
-        "steps": options.steps or model.timesteps,
-        "seed": options.seed,
-        "hardware": hardware(),
-        "command": shlex.join([PROGRAM, "eval", *(Path(a).name for a in args)]),
     }
-    write_atomically(options.out, json.dumps(result, indent=2) + "\n")
     picture = options.out.with_suffix(".png")
     save_molecules(picture, molecules[:24])
-    for name, value in found.items():
-        say(f"{name:<16}{value:.4g}" if name.startswith("w1") else f"{name:<16}{100 * value:.1f} %")
-    say(f"metrics         {options.out}")
+    _write_metrics(options.out, result)
     say(f"picture         {picture}")
 
 

@@ -9,6 +9,8 @@ CHECKPOINT_KIND = "molfeat-diffusion midi"
 """What diffusion models are called in a checkpoint's config.json."""
 SHIPPED_MIDI = "midi-cpu"
 """The diffusion model that the package brings along."""
+SHIPPED_SMILES = "smiles-mlm-cpu"
+"""The language model of SMILES that it brings along."""
 
 VocabularyName = Literal["qm9", "qm9_no_h", "geom", "geom_no_h"]
 

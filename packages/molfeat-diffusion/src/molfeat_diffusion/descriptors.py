@@ -12,7 +12,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 
 from molfeat_diffusion.config import ConformerConfig
 from molfeat_diffusion.conformers import embed, parse
-from molfeat_diffusion.features import Failure, molecule_sources
+from molfeat_diffusion.features import Failure, molecule_sources, row_names
 from molfeat_diffusion.molecules import MoleculeError
 from priors_shared.errors import UserError
 
@@ -68,7 +68,7 @@ class DescriptorFeaturizer(TransformerMixin, BaseEstimator):
         """(N, d) float32; see `MiDiFeaturizer.transform`."""
         self.fit()
         sources = list(molecule_sources(X))
-        names = [str(i) for i in (range(len(sources)) if ids is None else ids)]
+        names = row_names(ids, len(sources))
         width = len(self.get_feature_names_out())
         result = np.full((len(sources), width), np.nan, dtype=np.float32)
         report: list[Failure] = []

@@ -19,7 +19,7 @@ from molfeat_diffusion.config import (
 from molfeat_diffusion.plots import training_figure
 from molfeat_diffusion.training import trained_model
 from priors_shared.errors import UserError
-from priors_shared.runs import write_atomically
+from priors_shared.runs import read_metrics, training_seconds, write_atomically
 
 _RESULT = {"metrics", "molecules", "steps", "seed", "digest"}
 
@@ -42,11 +42,11 @@ def export_run(run: Path, folder: Path, results: Sequence[Path] = (), *, half: b
     model, step = trained_model(config, run)
     if half:
         model = model.half()
-    metrics = [line for line in _lines(run / "metrics.jsonl") if line["step"] <= step]
+    metrics = [line for line in read_metrics(run) if line["step"] <= step]
     trained = asdict(config) | {
         "data": [Path(source).name for source in config.data],
         "step": step,
-        "minutes": round(_seconds(_lines(run / "timing.jsonl"), step) / 60, 1),
+        "minutes": round((training_seconds(run, step) or 0) / 60, 1),
         "stored_as": "float16" if half else "float32",
         "molecules": None if model.sizes is None else int(model.sizes.sum()),
     }
@@ -80,20 +80,6 @@ def read_train_config(run: Path) -> TrainConfig:
     except (OSError, ValueError, KeyError, TypeError) as error:
         why = str(error).splitlines()[0]
         raise UserError(f"{run}: not a run folder of molfeat-diffusion train ({why})") from None
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def _seconds(timing: Sequence[Mapping[str, Any]], step: int) -> float:
-    """Of all the processes that a resumed run had, up to a step; each counts from its own beginning."""
-    total = before = 0.0
-    for line in timing:
-        if line["step"] <= step:
-            total += line["seconds"] - before if line["seconds"] >= before else line["seconds"]
-            before = line["seconds"]
-    return total
 
 
 def _prepared(source: Path) -> dict[str, Any]:

@@ -191,9 +191,7 @@ class MiDiFeaturizer(TransformerMixin, BaseEstimator):
         """
         model = self._loaded()
         sources = list(molecule_sources(X))
-        names = [str(i) for i in (range(len(sources)) if ids is None else ids)]
-        if len(names) != len(sources):
-            raise UserError(f"ids has {len(names)} entries for {len(sources)} molecules")
+        names = row_names(ids, len(sources))
         rows: list[Any] = [None] * len(sources)
         report: list[Failure] = []
         with _Cache(None if return_atoms else self.cache, self._cache_prefix()) as cache:
@@ -282,14 +280,8 @@ class MiDiFeaturizer(TransformerMixin, BaseEstimator):
     ) -> dict[int, tuple[Parsed, str]]:
         """Rows that could be read, and a key each that says what they hold."""
         found = {}
-        for index, source in enumerate(sources):
-            try:
-                parsed = parse(source, vocabulary, self.fragment, self.max_atoms)
-            except MoleculeError as error:
-                report.append(Failure(index, names[index], error.stage, error.reason))
-                continue
-            if parsed.note is not None:
-                report.append(Failure(index, names[index], "fragment", parsed.note, failed=False))
+        rows = parse_rows(sources, names, report, vocabulary, self.fragment, self.max_atoms)
+        for index, parsed in rows.items():
             key = parsed.content
             if has_structure(parsed.mol):
                 key += hashlib.sha256(parsed.mol.ToBinary()).hexdigest()
@@ -356,14 +348,7 @@ class MiDiFeaturizer(TransformerMixin, BaseEstimator):
         return reduced.astype(np.float32)
 
     def _assembled(self, rows: list[Any], report: list[Failure], return_atoms: bool) -> Any:
-        failed = [failure for failure in report if failure.failed]
-        if failed and self.errors == "raise":
-            first = failed[0]
-            more = f" ({len(failed)} rows fail in all)" if len(failed) > 1 else ""
-            raise UserError(
-                f"row {first.index} (id {first.id}): {first.stage}: {first.reason}{more}; "
-                "errors='nan' or 'skip' goes on without them"
-            )
+        refuse_failures(report, self.errors)
         if self.errors == "skip":
             rows = [row for row in rows if row is not None]
         if return_atoms:
@@ -439,6 +424,52 @@ def molecule_sources(X: Any) -> Iterable[Any]:
             raise UserError(f"an array of molecules has one column, this one has {X.shape[1]}")
         return X[:, 0]
     return X
+
+
+def row_names(ids: Sequence[Any] | None, count: int) -> list[str]:
+    """What the failure table calls the rows: their ids, else their positions.
+
+    Raises:
+        UserError: there are more or fewer ids than rows.
+    """
+    names = [str(i) for i in (range(count) if ids is None else ids)]
+    if len(names) != count:
+        raise UserError(f"ids has {len(names)} entries for {count} molecules")
+    return names
+
+
+def parse_rows(
+    sources: Sequence[Any],
+    names: Sequence[str],
+    report: list[Failure],
+    vocabulary: Vocabulary | None,
+    fragment: str,
+    max_atoms: int | None = None,
+) -> dict[int, Parsed]:
+    """Rows that could be read, by position; the others, and notes, are added to the report. See `parse`."""
+    found = {}
+    for index, source in enumerate(sources):
+        try:
+            parsed = parse(source, vocabulary, fragment, max_atoms)
+        except MoleculeError as error:
+            report.append(Failure(index, names[index], error.stage, error.reason))
+            continue
+        if parsed.note is not None:
+            report.append(Failure(index, names[index], "fragment", parsed.note, failed=False))
+        found[index] = parsed
+    return found
+
+
+def refuse_failures(report: Sequence[Failure], errors: str) -> None:
+    """Raise UserError for the first row that failed, where errors is "raise"."""
+    failed = [failure for failure in report if failure.failed]
+    if failed and errors == "raise":
+        first = failed[0]
+        more = f" ({len(failed)} rows fail in all)" if len(failed) > 1 else ""
+        raise UserError(
+            f"row {first.index} (id {first.id}): {first.stage}: {first.reason}{more}; "
+            "errors='nan' or 'skip' goes on without them"
+        )
 
 
 def digest_of(model: nn.Module) -> str:

@@ -8,7 +8,6 @@ complete before they are joined.
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import io
 import json
@@ -32,6 +31,7 @@ from molfeat_diffusion.tables import (
     input_kind,
     output_kind,
     read_rows,
+    write_failures,
     write_features,
 )
 from priors_shared.console import Progress
@@ -116,7 +116,7 @@ def featurize_file(
     if start != total:
         raise UserError(f"{source}: it changed while it was read ({total} rows, then {start})")
     report = out.with_name(f"{out.name}.failures.csv")
-    write_atomically(report, _report_csv(failures))
+    write_failures(report, failures)
     kept = total - sum(f.failed for f in failures) * (featurizer.errors == "skip")
     write_features(out, _joined(parts, key, total), kept)
     shutil.rmtree(parts)
@@ -218,12 +218,3 @@ def _key(
     }
     parts = (str(source.resolve()), columns, shard_rows, options, featurizer.checkpoint_digest)
     return hashlib.sha256(repr(parts).encode()).hexdigest()
-
-
-def _report_csv(failures: list[Failure]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["row", "id", "stage", "reason", "failed"])
-    for failure in failures:
-        writer.writerow([*failure[:4], "yes" if failure.failed else "no"])
-    return text.getvalue()

@@ -18,13 +18,18 @@ import torch
 from sklearn.base import BaseEstimator, TransformerMixin
 
 from molfeat_diffusion.checkpoint import SHIPPED
-from molfeat_diffusion.conformers import parse
-from molfeat_diffusion.features import Failure, digest_of, molecule_sources
-from molfeat_diffusion.molecules import MoleculeError
+from molfeat_diffusion.config import SHIPPED_SMILES
+from molfeat_diffusion.features import (
+    Failure,
+    digest_of,
+    molecule_sources,
+    parse_rows,
+    refuse_failures,
+    row_names,
+)
 from priors_shared.checkpoints import find_weights
 from priors_shared.errors import UserError
 
-SHIPPED_MODEL = "smiles-mlm-cpu"
 # Atoms in brackets, elements of two letters, ring bonds of two digits; else each character.
 TOKEN = r"\[[^\]]+\]|Br|Cl|%[0-9]{2}|."
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
@@ -48,7 +53,7 @@ class SmilesFeaturizer(TransformerMixin, BaseEstimator):
 
     def __init__(
         self,
-        model: str | Path = SHIPPED_MODEL,
+        model: str | Path = SHIPPED_SMILES,
         *,
         max_length: int = 128,
         errors: Literal["raise", "nan", "skip"] = "raise",
@@ -116,30 +121,13 @@ class SmilesFeaturizer(TransformerMixin, BaseEstimator):
         """
         encoder = self._loaded()
         sources = list(molecule_sources(X))
-        names = [str(i) for i in (range(len(sources)) if ids is None else ids)]
-        if len(names) != len(sources):
-            raise UserError(f"ids has {len(names)} entries for {len(sources)} molecules")
+        names = row_names(ids, len(sources))
         report: list[Failure] = []
-        texts: dict[int, str] = {}
-        for row, source in enumerate(sources):
-            try:
-                parsed = parse(source, None, self.fragment)
-            except MoleculeError as error:
-                report.append(Failure(row + first_row, names[row], error.stage, error.reason))
-                continue
-            texts[row] = parsed.content
-            if parsed.note is not None:
-                note = Failure(row + first_row, names[row], "fragment", parsed.note, failed=False)
-                report.append(note)
-        failed = [failure for failure in report if failure.failed]
-        if failed and self.errors == "raise":
-            first = failed[0]
-            raise UserError(
-                f"row {first.index} (id {first.id}): {first.stage}: {first.reason}; errors='nan' or "
-                "'skip' goes on without it"
-            )
+        parsed = parse_rows(sources, names, report, None, self.fragment)
+        report = [failure._replace(index=failure.index + first_row) for failure in report]
+        refuse_failures(report, self.errors)
         result = np.full((len(sources), self.n_features), np.nan, dtype=np.float32)
-        encoded = {row: self._tokenizer(text)["input_ids"] for row, text in texts.items()}
+        encoded = {row: self._tokenizer(p.content)["input_ids"] for row, p in parsed.items()}
         for row, tokens in encoded.items():
             if len(tokens) > self._longest:
                 reason = f"{len(tokens)} tokens, cut to {self._longest}"
@@ -150,7 +138,7 @@ class SmilesFeaturizer(TransformerMixin, BaseEstimator):
             rows = order[start : start + self.batch]
             result[rows] = self._embedded(encoder, [encoded[row] for row in rows])
         if self.errors == "skip":
-            result = result[sorted(texts)]
+            result = result[sorted(parsed)]
         report.sort(key=lambda failure: (failure.index, failure.failed))
         return (result, report) if return_failures else result
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,9 +17,10 @@ from rdkit import Chem, rdBase
 
 from molfeat_diffusion.descriptors import fingerprint
 from molfeat_diffusion.features import Failure
+from molfeat_diffusion.plots import picture_grid
 from molfeat_diffusion.predict import FeatureBlocks, Predictor
-from molfeat_diffusion.screening import diversity, pick, picture_grid, rank
-from molfeat_diffusion.tables import chunks, count_rows, read_rows, read_targets
+from molfeat_diffusion.screening import diversity, pick, rank
+from molfeat_diffusion.tables import chunks, count_rows, read_rows, read_targets, write_failures
 from priors_shared.console import Progress
 from priors_shared.errors import UserError
 from priors_shared.runs import write_atomically
@@ -185,16 +186,6 @@ def screen_file(
     write_atomically(out.with_name(f"{out.name}.json"), json.dumps(found, indent=2) + "\n")
     write_atomically(out, text.getvalue())
     return found
-
-
-def write_failures(path: Path, failures: Sequence[Failure]) -> None:
-    """The failure table: row, id, stage, reason, failed (no: altered, but with a score)."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["row", "id", "stage", "reason", "failed"])
-    for failure in failures:
-        writer.writerow([*failure[:4], "yes" if failure.failed else "no"])
-    write_atomically(path, text.getvalue())
 
 
 def _canonical(molecule: Any) -> str:

@@ -16,39 +16,25 @@ from molfeat_diffusion.metrics import valid_smiles
 
 def training_figure(metrics: Sequence[Mapping[str, Any]], *, title: str) -> Figure:
     """The weighted loss, and its terms on the validation molecules, over updates."""
-    figure = Figure(figsize=(9.0, 3.8), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    left.plot([m["step"] for m in metrics], [m["loss"] for m in metrics], label="training")
-    validated = [m for m in metrics if "val_loss" in m]
+    figure, right, validated = _loss_curves(metrics, title=title, ylabel="loss")
     steps = [m["step"] for m in validated]
-    left.plot(steps, [m["val_loss"] for m in validated], "o-", markersize=3, label="validation")
-    left.set(title=title, xlabel="updates", ylabel="loss")
     for name in ("positions", "atoms", "charges", "bonds"):
         values = [m[f"val_loss_{name}"] for m in validated]
         right.plot(steps, values, "o-", markersize=3, label=name)
     right.set(title="validation, by term", xlabel="updates", yscale="log")
-    for axes in (left, right):
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False, fontsize="small")
+    right.legend(frameon=False, fontsize="small")
+    _tidy(right)
     return figure
 
 
 def language_figure(metrics: Sequence[Mapping[str, Any]], *, title: str) -> Figure:
     """Cross-entropy of hidden tokens, and the share that is right, over updates."""
-    figure = Figure(figsize=(9.0, 3.8), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    left.plot([m["step"] for m in metrics], [m["loss"] for m in metrics], label="training")
-    validated = [m for m in metrics if "val_loss" in m]
+    ylabel = "cross-entropy of hidden tokens"
+    figure, right, validated = _loss_curves(metrics, title=title, ylabel=ylabel)
     steps = [m["step"] for m in validated]
-    left.plot(steps, [m["val_loss"] for m in validated], "o-", markersize=3, label="validation")
-    left.set(title=title, xlabel="updates", ylabel="cross-entropy of hidden tokens")
-    left.legend(frameon=False, fontsize="small")
     right.plot(steps, [100 * m["val_accuracy"] for m in validated], "o-", markersize=3)
     right.set(title="validation", xlabel="updates", ylabel="hidden tokens right (%)")
-    for axes in (left, right):
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
+    _tidy(right)
     return figure
 
 
@@ -73,8 +59,7 @@ def table_5_1_figure(
             axes.plot([sum(values) / len(values)], [y], "D", color="tab:blue", markersize=5)
         axes.set(title=column.removeprefix("AUROC "), xlabel="AUROC", ylim=(len(names) - 0.5, -0.5))
         axes.set_yticks(range(len(names)), names if axes is panels[0][0] else [""] * len(names))
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
+        _tidy(axes)
     if swept:
         for axes, (name, points) in zip(panels[1], swept.items(), strict=False):
             for t in timesteps:
@@ -87,6 +72,27 @@ def table_5_1_figure(
         for axes in panels[1][len(swept) :]:
             axes.set_visible(False)
     return figure
+
+
+def _loss_curves(
+    metrics: Sequence[Mapping[str, Any]], *, title: str, ylabel: str
+) -> tuple[Figure, Any, list[Mapping[str, Any]]]:
+    """A figure with losses at its left; its empty right half, and the lines with a validation."""
+    figure = Figure(figsize=(9.0, 3.8), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    left.plot([m["step"] for m in metrics], [m["loss"] for m in metrics], label="training")
+    validated = [m for m in metrics if "val_loss" in m]
+    steps = [m["step"] for m in validated]
+    left.plot(steps, [m["val_loss"] for m in validated], "o-", markersize=3, label="validation")
+    left.set(title=title, xlabel="updates", ylabel=ylabel)
+    left.legend(frameon=False, fontsize="small")
+    _tidy(left)
+    return figure, right, validated
+
+
+def _tidy(axes: Any) -> None:
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def save_molecules(path: Path, molecules: Sequence[Chem.Mol], *, columns: int = 6) -> None:
@@ -110,11 +116,35 @@ def save_molecules(path: Path, molecules: Sequence[Chem.Mol], *, columns: int = 
             drawn.append(flat)
             parts = len(Chem.GetMolFrags(flat))
             legends.append("invalid" if name is None else f"{parts} parts" if parts > 1 else "")
-        rows = -(-len(drawn) // columns)
-        drawer: Any = rdMolDraw2D.MolDraw2DCairo(220 * columns, 190 * rows, 220, 190)
-        drawer.drawOptions().prepareMolsBeforeDrawing = False
-        drawer.DrawMolecules(drawn, legends=legends)
-        drawer.FinishDrawing()
+        _save_grid(path, drawn, legends, columns=columns, size=(220, 190), prepare=False)
+
+
+def picture_grid(path: Path, mols: Sequence[Chem.Mol], legends: Sequence[str]) -> None:
+    """Draw molecules flat, five a row, with a line of text under each, to a .png file; at most 50."""
+    flat = []
+    for mol in mols[:50]:
+        bare = Chem.RemoveHs(mol)
+        bare.RemoveAllConformers()
+        flat.append(bare)
+    _save_grid(path, flat, legends[:50], columns=min(5, len(flat)), size=(260, 220), prepare=True)
+
+
+def _save_grid(
+    path: Path,
+    mols: Sequence[Chem.Mol],
+    legends: Sequence[str],
+    *,
+    columns: int,
+    size: tuple[int, int],
+    prepare: bool,
+) -> None:
+    """A .png of a grid of drawings; prepare: kekulize and lay out, which invalid molecules do not bear."""
+    wide, tall = size
+    rows = -(-len(mols) // columns)
+    drawer: Any = rdMolDraw2D.MolDraw2DCairo(wide * columns, tall * rows, wide, tall)
+    drawer.drawOptions().prepareMolsBeforeDrawing = prepare
+    drawer.DrawMolecules(list(mols), legends=list(legends))
+    drawer.FinishDrawing()
     pending = path.with_name(f"{path.name}.next")
     pending.write_bytes(drawer.GetDrawingText())
     pending.replace(path)

@@ -19,10 +19,10 @@ from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import Pipeline
 from torch import Tensor, nn
 
-from molfeat_diffusion.config import SHIPPED_MIDI
+from molfeat_diffusion.config import SHIPPED_MIDI, SHIPPED_SMILES
 from molfeat_diffusion.descriptors import KINDS, DescriptorFeaturizer
 from molfeat_diffusion.features import Failure, MiDiFeaturizer, molecule_sources
-from molfeat_diffusion.language import SHIPPED_MODEL, SmilesFeaturizer
+from molfeat_diffusion.language import SmilesFeaturizer
 from molfeat_diffusion.splits import scaffold_of
 from priors_shared.checkpoints import load_weights, save_weights
 from priors_shared.errors import UserError
@@ -210,7 +210,7 @@ class FeatureBlocks(TransformerMixin, BaseEstimator):
         checkpoint: str = SHIPPED_MIDI,
         layer: int | None = None,
         timestep: int = 50,
-        language: str = SHIPPED_MODEL,
+        language: str = SHIPPED_SMILES,
         seed: int = 0,
         n_jobs: int = 1,
         cache: str | None = None,

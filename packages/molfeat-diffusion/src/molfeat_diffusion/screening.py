@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rdkit import Chem, DataStructs
-from rdkit.Chem import Draw
 from rdkit.SimDivFilters.rdSimDivPickers import MaxMinPicker
 
 from molfeat_diffusion.descriptors import fingerprint
@@ -72,27 +70,3 @@ def diversity(mols: Sequence[Chem.Mol], features: np.ndarray | None = None) -> d
         spread = np.linalg.norm(gaps, axis=1) / math.sqrt(features.shape[1])
         found["mean_feature_distance"] = float(spread.mean()) if len(spread) else math.nan
     return found
-
-
-def picture_grid(path: Path, mols: Sequence[Chem.Mol], legends: Sequence[str]) -> None:
-    """Draw molecules flat, five a row, with a line of text under each, to a .png file; at most 50."""
-    flat = []
-    for mol in mols[:50]:
-        bare = Chem.RemoveHs(mol)
-        bare.RemoveAllConformers()
-        flat.append(bare)
-    size = (260, 220)
-    image: Any = Draw.MolsToGridImage(
-        flat,
-        molsPerRow=min(5, len(flat)),
-        subImgSize=size,
-        legends=list(legends)[:50],
-        useSVG=False,
-        returnPNG=True,
-    )
-    pending = path.with_name(f"{path.name}.next")
-    if isinstance(image, bytes):
-        pending.write_bytes(image)
-    else:
-        image.save(pending, format="PNG")
-    pending.replace(path)

@@ -8,10 +8,11 @@ from __future__ import annotations
 import csv
 import difflib
 import gzip
+import io
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +21,10 @@ import pyarrow.parquet as pq
 
 from molfeat_diffusion.datasets import SMILES_COLUMNS, open_text, read_sdf, sdf_records
 from priors_shared.errors import UserError
+from priors_shared.runs import write_atomically
+
+if TYPE_CHECKING:
+    from molfeat_diffusion.features import Failure
 
 INPUTS = (".csv", ".smi", ".sdf", ".parquet")
 OUTPUTS = (".parquet", ".csv", ".npy")
@@ -242,3 +247,13 @@ def write_features(path: Path, tables: Iterator[pa.Table], total: int) -> None:
             for table in parts:
                 file.write_table(table) if kind == ".parquet" else file.write(table)
     pending.replace(path)
+
+
+def write_failures(path: Path, failures: Sequence[Failure]) -> None:
+    """The failure table: row, id, stage, reason, failed (no: altered, but with a score)."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["row", "id", "stage", "reason", "failed"])
+    for failure in failures:
+        writer.writerow([*failure[:4], "yes" if failure.failed else "no"])
+    write_atomically(path, text.getvalue())

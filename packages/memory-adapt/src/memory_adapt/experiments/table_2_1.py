@@ -37,7 +37,7 @@ from priors_shared.reports import (
     comparison_table,
     write_result,
 )
-from priors_shared.runs import read_metrics, write_atomically
+from priors_shared.runs import read_metrics, training_seconds, write_atomically
 
 CLAIM = (
     "CL+LSTM (memory in every layer) beats prototypes and memory behind a fixed encoder, "
@@ -231,20 +231,6 @@ def _summary(entries: Sequence[Mapping[str, Any]]) -> dict[str, Cell]:
         values = [max(e["controls"][control][k] for k in SHOTS) for e in entries]
         cells[control] = max(values)
     return cells
-
-
-def training_seconds(folder: Path) -> float | None:
-    """Seconds that a training took, over all the processes that worked on it."""
-    path = folder / "timing.jsonl"
-    if not path.is_file():
-        return None
-    total = last = 0.0
-    for line in path.read_text().splitlines():
-        seconds = json.loads(line)["seconds"]
-        if seconds < last:  # resumed: the clock began anew
-            total += last
-        last = seconds
-    return round(total + last, 1)
 
 
 def validation_curve(metrics: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

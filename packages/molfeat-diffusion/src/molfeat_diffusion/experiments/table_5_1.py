@@ -22,13 +22,13 @@ from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import make_pipeline
 
 from molfeat_diffusion.checkpoint import load_model
-from molfeat_diffusion.config import SHIPPED_MIDI, ConformerConfig
+from molfeat_diffusion.config import SHIPPED_MIDI, SHIPPED_SMILES, ConformerConfig
 from molfeat_diffusion.conformers import embed, parse
 from molfeat_diffusion.datasets import open_text, read_sdf
 from molfeat_diffusion.descriptors import DescriptorFeaturizer
 from molfeat_diffusion.diffusion import MiDi
 from molfeat_diffusion.features import MiDiFeaturizer
-from molfeat_diffusion.language import SHIPPED_MODEL, SmilesFeaturizer
+from molfeat_diffusion.language import SmilesFeaturizer
 from molfeat_diffusion.molecules import MoleculeError
 from molfeat_diffusion.predict import BlockStandardizer, head
 from molfeat_diffusion.screening import diversity, pick
@@ -75,7 +75,7 @@ class Study:
     splits: int = 20
     test_share: float = 0.3
     checkpoint: str = SHIPPED_MIDI
-    language: str = SHIPPED_MODEL
+    language: str = SHIPPED_SMILES
     timesteps: tuple[int, ...] = (10, 50, 100)
     layers: tuple[int, ...] = (2, 4, 6)
     picks: int = 20
@@ -122,7 +122,7 @@ def run_study(study: Study, *, out: Path, runs: Path, preset: str = "cpu") -> No
     blocks = {b for bs in ROWS.values() for b in bs if midi is not None or b not in MIDI_BLOCKS}
     rows = {name: bs for name, bs in ROWS.items() if blocks >= set(bs)}
     missing = sorted(set(ROWS) - set(rows))
-    scores: dict[str, dict[str, dict[str, list[float]]]] = {}
+    scores: dict[str, dict[str, list[float]]] = {}
     sweeps: dict[str, Any] = {}
     picked: dict[str, list[dict[str, float]]] = {}
     chosen: dict[str, list[str]] = {}
@@ -139,9 +139,7 @@ def run_study(study: Study, *, out: Path, runs: Path, preset: str = "cpu") -> No
                     for row, values in found.scores.items():
                         for metric, value in values.items():
                             column = f"{metric} {name} n={labels}"
-                            scores.setdefault(row, {}).setdefault(column, {"splits": []})[
-                                "splits"
-                            ].append(value)
+                            scores.setdefault(row, {}).setdefault(column, []).append(value)
                     for row, values in found.picks.items():
                         picked.setdefault(f"{row}, {name} n={labels}", []).append(values)
                     chosen.setdefault(f"{name} n={labels}", []).append(found.setting)
@@ -364,16 +362,13 @@ def _write(
     study: Study,
     preset: str,
     out: Path,
-    scores: dict[str, dict[str, dict[str, list[float]]]],
+    per_split: dict[str, dict[str, list[float]]],
     sweeps: dict[str, Any],
     picked: dict[str, list[dict[str, float]]],
     chosen: dict[str, list[str]],
     sizes: dict[str, int],
     missing: list[str],
 ) -> None:
-    per_split = {
-        row: {c: v["splits"] for c, v in columns.items()} for row, columns in scores.items()
-    }
     base = per_split["SMILES model"]
     rows = [
         {"model": row} | {c: Measured.over_seeds(values) for c, values in columns.items()}

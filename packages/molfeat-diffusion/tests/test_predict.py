@@ -98,6 +98,14 @@ def test_rows_with_nan_are_not_learned_from_and_get_nan() -> None:
     assert np.flatnonzero(np.isnan(scores)).tolist() == [3, 7]
     np.testing.assert_array_equal(scores[keep], without.decision_function(X[keep]))
     assert np.isnan(with_nan.predict_proba(broken)[3]).all()
+    classes = with_nan.predict(broken)
+    assert np.flatnonzero(np.isnan(classes)).tolist() == [3, 7]
+    assert set(classes[~np.isnan(classes)]) <= {0, 1}
+    named = head("classification", [5], epochs=2).fit(broken, np.where(y == 1, "yes", "no"))
+    answers = named.predict(broken)
+    assert [i for i, answer in enumerate(answers) if answer is None] == [3, 7]
+    assert set(answers) <= {"yes", "no", None}
+    assert named.predict(X).dtype.kind == "U"
 
 
 def test_heads_memorise_and_are_estimators() -> None:

@@ -165,8 +165,16 @@ class MLPClassifier(ClassifierMixin, _MLP):
         return np.stack([1 - second, second], axis=1)
 
     def predict(self, X: Any) -> np.ndarray:
-        """The likelier class."""
-        return self.classes_[(self._output(X) > 0).astype(int)]
+        """The likelier class; NaN where a feature is, or None where classes are no numbers."""
+        logits = self._output(X)
+        found = self.classes_[(logits > 0).astype(int)]
+        missing = np.isnan(logits)
+        if not missing.any():
+            return found
+        numbers = np.issubdtype(found.dtype, np.number)
+        found = found.astype(float if numbers else object)
+        found[missing] = np.nan if numbers else None
+        return found
 
 
 class MLPRegressor(RegressorMixin, _MLP):

@@ -194,13 +194,17 @@ def meta_step(
     return ours
 
 
-class PlainConv4(nn.Module):
-    """Conv-4 in torch's own layers, in the usual order."""
+class SameParts(nn.Module):
+    """A network of the children of another."""
 
     def __init__(self, source: nn.Module) -> None:
         super().__init__()
         for name, module in source.named_children():
             self.add_module(name, module)
+
+
+class PlainConv4(SameParts):
+    """Conv-4 in torch's own layers, in the usual order."""
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         x = self.normalise(images)
@@ -210,13 +214,8 @@ class PlainConv4(nn.Module):
         return self.classifier(x.flatten(1))
 
 
-class PlainWRN(nn.Module):
+class PlainWRN(SameParts):
     """A wide residual network in torch's own layers."""
-
-    def __init__(self, source: nn.Module) -> None:
-        super().__init__()
-        for name, module in source.named_children():
-            self.add_module(name, module)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         x = self.stem(self.normalise(images))

@@ -1,6 +1,13 @@
+from __future__ import annotations
+
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from hyperfields.model import HyperFields
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -53,3 +60,26 @@ def tiny_text(tmp_path_factory: pytest.TempPathFactory) -> str:
     )
     BertModel(config).save_pretrained(folder)
     return str(folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tiny_text: str) -> Callable[..., HyperFields]:
+    """Makes an untrained model of these training prompts, the same each time."""
+    import torch
+
+    from hyperfields.config import FieldConfig, ModelConfig
+    from hyperfields.hypernetwork import HyperNetwork
+    from hyperfields.model import HyperFields
+    from hyperfields.text import TextEncoder
+
+    field = FieldConfig(
+        layers=3, width=16, levels=3, level_features=2, log2_rows=8, finest=16, frequencies=2
+    )
+    config = ModelConfig(text=tiny_text, blocks=1, heads=2, head_dim=8, hidden=16, field=field)
+
+    def make(*prompts: str) -> HyperFields:
+        text = TextEncoder(tiny_text)
+        torch.manual_seed(0)
+        return HyperFields(HyperNetwork(config, text.dim), text, trained={"prompts": prompts})
+
+    return make

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -10,30 +11,23 @@ import torch
 from torch import Tensor
 
 from hyperfields.cameras import evaluation_views
-from hyperfields.config import FieldConfig, FinetuneConfig, LaunchConfig, ModelConfig, TeachConfig
+from hyperfields.config import FinetuneConfig, LaunchConfig, TeachConfig
 from hyperfields.field import Field
 from hyperfields.finetuning import finetune
-from hyperfields.hypernetwork import HyperNetwork, PromptField
+from hyperfields.hypernetwork import PromptField
 from hyperfields.model import HyperFields
 from hyperfields.rendering import over
 from hyperfields.teachers import sample_views, teach
-from hyperfields.text import TextEncoder
 from hyperfields.views import procedural_views
 from priors_shared.runs import Run
 
-FIELD = FieldConfig(
-    layers=3, width=16, levels=3, level_features=2, log2_rows=8, finest=16, frequencies=2
-)
 PROMPT = "a red mug"
 CPU = LaunchConfig(accelerator="cpu", quiet=True)
 
 
 @pytest.fixture(scope="module")
-def model(tiny_text: str) -> HyperFields:
-    torch.manual_seed(0)
-    text = TextEncoder(tiny_text)
-    config = ModelConfig(text=tiny_text, blocks=1, heads=2, head_dim=8, hidden=16, field=FIELD)
-    return HyperFields(HyperNetwork(config, text.dim), text, trained={"prompts": ["a blue chair"]})
+def model(tiny_model: Callable[..., HyperFields]) -> HyperFields:
+    return tiny_model("a blue chair")
 
 
 def tune_config(**changes: object) -> FinetuneConfig:
@@ -136,7 +130,7 @@ def test_teaching_may_begin_with_a_generated_scene(tmp_path: Path, model: HyperF
         seen.append(error(field))
         return {"error": seen[-1]}
 
-    config = TeachConfig(**asdict(tune_config()), field=FIELD)
+    config = TeachConfig(**asdict(tune_config()), field=model.net.config.field)
     with Run.create(
         tmp_path / "run", asdict(config), command="test", tensorboard=False, quiet=True
     ) as run:

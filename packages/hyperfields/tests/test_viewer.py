@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import socket
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,24 +14,13 @@ import torch
 import trimesh
 
 from hyperfields.cli import main
-from hyperfields.config import FieldConfig, ModelConfig
-from hyperfields.hypernetwork import HyperNetwork
 from hyperfields.model import HyperFields
-from hyperfields.text import TextEncoder
 from priors_shared.errors import UserError
-
-FIELD = FieldConfig(
-    layers=3, width=16, levels=3, level_features=2, log2_rows=8, finest=16, frequencies=2
-)
 
 
 @pytest.fixture(scope="module")
-def model(tiny_text: str) -> HyperFields:
-    torch.manual_seed(0)
-    text = TextEncoder(tiny_text)
-    config = ModelConfig(text=tiny_text, blocks=1, heads=2, head_dim=8, hidden=16, field=FIELD)
-    trained = {"prompts": ["a blue chair", "a red mug"]}
-    return HyperFields(HyperNetwork(config, text.dim), text, trained=trained)
+def model(tiny_model: Callable[..., HyperFields]) -> HyperFields:
+    return tiny_model("a blue chair", "a red mug")
 
 
 def free_port() -> int:

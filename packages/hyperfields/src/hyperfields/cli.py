@@ -16,6 +16,7 @@ from tyro.conf import Positional, arg
 
 from hyperfields import __version__
 from hyperfields.config import (
+    SHIPPED_MODEL,
     DistillConfig,
     FieldConfig,
     FinetuneConfig,
@@ -164,7 +165,7 @@ class _GenerateOptions:
     """what to generate, such as 'a red chair'"""
     prompts: Annotated[Path | None, described("FILE", "(default: PROMPT alone)")] = None
     """text file in UTF-8, one prompt a line"""
-    model: Annotated[str, arg(metavar="MODEL")] = "procedural-cpu"
+    model: Annotated[str, arg(metavar="MODEL")] = SHIPPED_MODEL
     """shipped weights, run folder, checkpoint folder or Hugging Face Hub id"""
     out: Annotated[Path, arg(metavar="PATH", aliases=["-o"])] = Path("generated")
     """a mesh (.glb, .ply, .obj), picture (.png) or film (.mp4, .gif); or a folder, for one mesh per prompt and a
@@ -321,27 +322,9 @@ def _teach(args: list[str]) -> None:
     about = (
         "Stage 1: optimise a NeRF of one prompt by score distillation. See the presets for sizes."
     )
-    default = TEACH["teacher"]()
-    preset, rest = default, list(args)
-    if args and args[0] in TEACH:
-        preset, rest = TEACH[args[0]](), list(args[1:])
-    field = subclass(FieldConfig)
-    training = subclass(
-        TeachConfig,
-        prompt=(Annotated[Positional[str], arg(metavar="PROMPT")], tyro.MISSING),
-        field=(Annotated[field, arg(name="")], field(**vars(preset.field))),
-    )
-    values = {k: v for k, v in vars(preset).items() if k != "field"} | {"prompt": tyro.MISSING}
-    options_type = subclass(
-        _TeachOptions,
-        training=(Annotated[training, arg(name="")], training(**values)),
-        launch=(Annotated[LaunchConfig, arg(name="")], LaunchConfig()),
-    )
-    program = f"{PROGRAM} teach [{'|'.join(TEACH)}]"
-    options: Any = parse_options(options_type, program, rest, description=about)
+    options = _score_options("teach", args, TEACH, _TeachOptions, about)
     chosen = vars(options.training)
     config = TeachConfig(**{**chosen, "field": FieldConfig(**vars(chosen["field"]))})
-    _refuse_empty(config.prompt)
 
     from hyperfields.evaluation import write_contact_sheet
     from hyperfields.teachers import teach
@@ -377,22 +360,8 @@ class _FinetuneOptions:
 
 def _finetune(args: list[str]) -> None:
     about = "Tune a model to one prompt by score distillation. See the presets for sizes."
-    default, rest = FINETUNE["finetune"](), list(args)
-    if args and args[0] in FINETUNE:
-        default, rest = FINETUNE[args[0]](), list(args[1:])
-    training = subclass(
-        FinetuneConfig, prompt=(Annotated[Positional[str], arg(metavar="PROMPT")], tyro.MISSING)
-    )
-    values = vars(default) | {"prompt": tyro.MISSING}
-    options_type = subclass(
-        _FinetuneOptions,
-        training=(Annotated[training, arg(name="")], training(**values)),
-        launch=(Annotated[LaunchConfig, arg(name="")], LaunchConfig()),
-    )
-    program = f"{PROGRAM} finetune [{'|'.join(FINETUNE)}]"
-    options: Any = parse_options(options_type, program, rest, description=about)
+    options = _score_options("finetune", args, FINETUNE, _FinetuneOptions, about)
     config = FinetuneConfig(**vars(options.training))
-    _refuse_empty(config.prompt)
 
     from hyperfields.evaluation import write_contact_sheet
     from hyperfields.finetuning import finetune
@@ -414,9 +383,35 @@ def _finetune(args: list[str]) -> None:
     say(f"next      {PROGRAM} generate {shlex.quote(config.prompt)} --model {out}")
 
 
-def _refuse_empty(prompt: str) -> None:
-    if not prompt.strip():
+def _score_options(
+    verb: str,
+    args: list[str],
+    presets: Mapping[str, Callable[[], Any]],
+    base: type[Any],
+    about: str,
+) -> Any:
+    """Options of a command of score distillation; it may begin with a preset, else the first is meant."""
+    named = bool(args) and args[0] in presets
+    default = presets[args[0] if named else next(iter(presets))]()
+    values = vars(default) | {"prompt": tyro.MISSING}
+    fields: dict[str, Any] = {
+        "prompt": (Annotated[Positional[str], arg(metavar="PROMPT")], tyro.MISSING)
+    }
+    if "field" in values:
+        field = subclass(FieldConfig)
+        values["field"] = field(**vars(default.field))
+        fields["field"] = (Annotated[field, arg(name="")], values["field"])
+    training = subclass(type(default), **fields)
+    options_type = subclass(
+        base,
+        training=(Annotated[training, arg(name="")], training(**values)),
+        launch=(Annotated[LaunchConfig, arg(name="")], LaunchConfig()),
+    )
+    program = f"{PROGRAM} {verb} [{'|'.join(presets)}]"
+    options: Any = parse_options(options_type, program, args[named:], description=about)
+    if not options.training.prompt.strip():
         raise UserError("the prompt is empty: write what to show, such as 'a red chair'")
+    return options
 
 
 def _slug(prompt: str) -> str:

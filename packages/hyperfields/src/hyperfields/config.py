@@ -7,6 +7,8 @@ from typing import Literal
 
 MODEL_KIND = "hyperfields"
 """Kind of a hypernetwork's checkpoint."""
+SHIPPED_MODEL = "procedural-cpu"
+"""The hypernetwork that the package brings along."""
 FIELD_KIND = "radiance-field"
 """Kind of a single scene's checkpoint."""
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -19,10 +20,7 @@ from hyperfields.model import HyperFields, save_model
 from hyperfields.rendering import composite, over, points_along, render_weights_from_density
 from hyperfields.text import TextEncoder, normalise
 from hyperfields.views import PosedViews
-from priors_shared.checkpoints import (
-    resume_training,
-    save_training_state,
-)
+from priors_shared.checkpoints import resume_training, save_training_state
 from priors_shared.devices import launch, set_threads
 from priors_shared.episodes import generator_for
 from priors_shared.errors import UserError
@@ -163,21 +161,26 @@ def sample_batch(
 
 
 def build_optimizer(net: HyperNetwork, config: DistillConfig) -> torch.optim.Adam:
-    """Adam, with a rate of its own for the hash grid, whose entries see few gradients."""
+    """Adam; each group remembers the rate that the schedule scales."""
+    groups = parameter_groups(net, config.learning_rate, config.grid_learning_rate)
+    for group in groups:
+        group["initial_lr"] = group["lr"]
+    return torch.optim.Adam(groups, betas=(0.9, 0.99))
+
+
+def parameter_groups(
+    net: HyperNetwork, learning_rate: float, grid_learning_rate: float
+) -> list[dict[str, Any]]:
+    """For Adam: the hash grid, whose entries see few gradients, has a rate and an epsilon of its own."""
     # Lists, not sets: a resumed run's optimizer state is matched by the parameters' order.
     grid = list(net.encoding.parameters())
-    shared = {id(p) for p in grid}
-    rest = [p for p in net.parameters() if id(p) not in shared]
-    groups = [
-        {"params": rest, "lr": config.learning_rate, "initial_lr": config.learning_rate},
-        {
-            "params": grid,
-            "lr": config.grid_learning_rate,
-            "initial_lr": config.grid_learning_rate,
-            "eps": 1e-15,  # most entries see tiny gradients, and seldom
-        },
+    of_grid = {id(p) for p in grid}
+    rest = [p for p in net.parameters() if id(p) not in of_grid]
+    return [
+        {"params": rest, "lr": learning_rate, "eps": 1e-8},
+        # Most entries see tiny gradients, and seldom.
+        {"params": grid, "lr": grid_learning_rate, "eps": 1e-15},
     ]
-    return torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-8)
 
 
 def learning_rate_share(config: DistillConfig, step: int) -> float:

@@ -7,6 +7,7 @@ from copy import deepcopy
 from functools import partial
 
 from hyperfields.config import FinetuneConfig, LaunchConfig
+from hyperfields.distillation import parameter_groups
 from hyperfields.guidance.score import Guidance
 from hyperfields.hypernetwork import PromptField
 from hyperfields.model import HyperFields
@@ -44,13 +45,7 @@ def finetune(
     tokens, real = model.text.encode([prompt])
     prompts = list(dict.fromkeys([*model.prompts, prompt]))
     tuned = HyperFields(net, model.text, trained={**model.trained, "prompts": prompts})
-    grid = list(net.encoding.parameters())
-    of_grid = {id(p) for p in grid}
-    rest = [p for p in net.parameters() if id(p) not in of_grid]
-    groups = [
-        {"params": rest, "lr": config.learning_rate, "eps": 1e-8},
-        {"params": grid, "lr": config.grid_learning_rate},
-    ]
+    groups = parameter_groups(net, config.learning_rate, config.grid_learning_rate)
     shown = PromptField(net, tokens, real)
     watch = partial(observe, tuned) if observe is not None else None
     distil_scores(config, shown, net, groups, where, run, guidance=guidance, observe=watch)

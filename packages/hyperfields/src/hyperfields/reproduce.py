@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from hyperfields.config import SHIPPED_MODEL
 from priors_shared.reports import Cell, Figure, Section, Table, Verdict
 
-SHIPPED = "procedural-cpu"
 RESULTS = Path("docs/results")
 LIVE = "a red bowl"
 _VIEWS, _SIZE, _SAMPLES = 4, 32, 48  # of the evaluation
@@ -36,7 +36,9 @@ def run(report_dir: Path, quick: bool, progress: type[Any]) -> Section:
     )
 
 
-def shipped_section(report_dir: Path, progress: type[Any], name: str | Path = SHIPPED) -> Section:
+def shipped_section(
+    report_dir: Path, progress: type[Any], name: str | Path = SHIPPED_MODEL
+) -> Section:
     """Scores and renders of all held-out scenes from trained weights."""
     from hyperfields.cameras import evaluation_views
     from hyperfields.evaluation import means, score_scenes, write_contact_sheet

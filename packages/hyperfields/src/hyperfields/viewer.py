@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import viser
 
-from hyperfields.export import to_mesh
 from hyperfields.model import HyperFields
 from priors_shared.errors import UserError
 
@@ -64,15 +63,20 @@ class Viewer:
         self.share = server.gui.add_slider("Share of the second", 0.0, 1.0, 0.05, 0.0)
         self.generate = server.gui.add_button("Generate")
         self.status = server.gui.add_markdown("")
+        self._drawn: tuple[str, str, float] | None = None
+        # Not of the prompts: they change with every letter that is typed.
         self.generate.on_click(lambda _: self.show())
-        for control in (self.prompt, self.second, self.share):
-            control.on_update(lambda _: self.show())
+        self.share.on_update(lambda _: self.show())
         self.show()
 
     def show(self) -> None:
         """Generate what the controls say, and draw it."""
         with self._lock:
             one, other = self.prompt.value.strip(), self.second.value.strip()
+            wanted = one, other, float(self.share.value)
+            if wanted == self._drawn:  # what queued behind another call is done
+                return
+            self._drawn = wanted
             began = time.perf_counter()
             try:
                 field = (
@@ -81,7 +85,7 @@ class Viewer:
                     else self.model.generate(one)
                 )
                 generated = time.perf_counter()
-                mesh = to_mesh(field, resolution=self.resolution, device=self.model.device)
+                mesh = field.to_mesh(self.resolution)
             except UserError as error:
                 self.status.content = f"**{error}**"
                 return

@@ -624,9 +624,9 @@ def _eval(args: list[str]) -> None:
         "trained_updates": trained.get("step", trained.get("updates")),
         "reference": [Path(source).name for source in options.data],
     }
+    _write_metrics(options.out, result)
     picture = options.out.with_suffix(".png")
     save_molecules(picture, molecules[:24])
-    _write_metrics(options.out, result)
     say(f"picture         {picture}")
 
 

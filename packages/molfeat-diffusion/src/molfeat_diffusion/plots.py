@@ -13,6 +13,8 @@ from rdkit.Chem.Draw import rdMolDraw2D
 
 from molfeat_diffusion.metrics import valid_smiles
 
+_SAMPLE = (220, 190)  # pixels of a sampled molecule's picture
+
 
 def training_figure(metrics: Sequence[Mapping[str, Any]], *, title: str) -> Figure:
     """The weighted loss, and its terms on the validation molecules, over updates."""
@@ -113,10 +115,22 @@ def save_molecules(path: Path, molecules: Sequence[Chem.Mol], *, columns: int = 
                 flat.UpdatePropertyCache(strict=False)
                 Chem.FastFindRings(flat)
             rdDepictor.Compute2DCoords(flat)
-            drawn.append(flat)
             parts = len(Chem.GetMolFrags(flat))
-            legends.append("invalid" if name is None else f"{parts} parts" if parts > 1 else "")
-        _save_grid(path, drawn, legends, columns=columns, size=(220, 190), prepare=False)
+            legend = "invalid" if name is None else f"{parts} parts" if parts > 1 else ""
+            if not _drawable(flat):
+                flat, legend = Chem.MolFromSmiles("*"), f"{legend}, cannot be drawn".strip(", ")
+            drawn.append(flat)
+            legends.append(legend)
+        _save(path, _drawn_grid(drawn, legends, columns=columns, size=_SAMPLE, prepare=False))
+
+
+def _drawable(mol: Chem.Mol) -> bool:
+    """RDKit gives up on some invalid molecules; one of them would cost the whole picture."""
+    try:
+        _drawn_grid([mol], [""], columns=1, size=_SAMPLE, prepare=False)
+    except RuntimeError:
+        return False
+    return True
 
 
 def picture_grid(path: Path, mols: Sequence[Chem.Mol], legends: Sequence[str]) -> None:
@@ -126,25 +140,31 @@ def picture_grid(path: Path, mols: Sequence[Chem.Mol], legends: Sequence[str]) -
         bare = Chem.RemoveHs(mol)
         bare.RemoveAllConformers()
         flat.append(bare)
-    _save_grid(path, flat, legends[:50], columns=min(5, len(flat)), size=(260, 220), prepare=True)
+    columns = min(5, len(flat))
+    _save(path, _drawn_grid(flat, legends[:50], columns=columns, size=(260, 220), prepare=True))
 
 
-def _save_grid(
-    path: Path,
+def _drawn_grid(
     mols: Sequence[Chem.Mol],
     legends: Sequence[str],
     *,
     columns: int,
     size: tuple[int, int],
     prepare: bool,
-) -> None:
-    """A .png of a grid of drawings; prepare: kekulize and lay out, which invalid molecules do not bear."""
+) -> bytes:
+    """A .png; prepare: kekulize and lay out, which invalid molecules do not bear, and draw at one scale."""
     wide, tall = size
     rows = -(-len(mols) // columns)
     drawer: Any = rdMolDraw2D.MolDraw2DCairo(wide * columns, tall * rows, wide, tall)
-    drawer.drawOptions().prepareMolsBeforeDrawing = prepare
+    options = drawer.drawOptions()
+    options.prepareMolsBeforeDrawing = options.drawMolsSameScale = prepare
     drawer.DrawMolecules(list(mols), legends=list(legends))
     drawer.FinishDrawing()
+    found: bytes = drawer.GetDrawingText()
+    return found
+
+
+def _save(path: Path, content: bytes) -> None:
     pending = path.with_name(f"{path.name}.next")
-    pending.write_bytes(drawer.GetDrawingText())
+    pending.write_bytes(content)
     pending.replace(path)

@@ -16,7 +16,7 @@ from molfeat_diffusion.experiments.table_5_1 import (
     ROWS,
     Study,
     Task,
-    choose_setting,
+    choose_settings,
     evaluate_split,
 )
 from molfeat_diffusion.language import build_tokenizer
@@ -30,7 +30,16 @@ SMILES = [Chem.CanonSmiles(tail + ring) for ring in RINGS for tail in TAILS]
 def task(seed: int = 0) -> Task:
     rng = np.random.default_rng(seed)
     n = len(SMILES)
-    names = ("smiles", "random", "clean", "flat", "ecfp4", "rdkit2d", "usrcat")
+    names = (
+        "smiles",
+        "random/1/5",
+        "random/2/5",
+        "clean/1/0",
+        "flat/1/5",
+        "ecfp4",
+        "rdkit2d",
+        "usrcat",
+    )
     features = {name: rng.normal(size=(n, 6)) for name in names}
     labels = np.array([int("O" in s or "N" in s) for s in SMILES])
     features["midi/1/5"] = rng.normal(size=(n, 6))
@@ -53,13 +62,15 @@ STUDY = Study(
 def test_setting_is_chosen_on_labelled_molecules_alone() -> None:
     one = task()
     train = np.arange(0, 42, 2)
-    assert choose_setting(one, train) == "midi/2/5"
+    chosen = choose_settings(one, train)
+    assert chosen["midi"] == "midi/2/5"
+    assert set(chosen) == set(experiment.MIDI_BLOCKS)
     test = np.setdiff1d(np.arange(42), train)
     other = task()
-    for block in ("midi/1/5", "midi/2/5"):
+    for block in (name for name in other.features if "/" in name):
         other.features[block][test] = np.nan  # read at all, it would spoil the choice
     other.labels[test] = 1 - other.labels[test]
-    assert choose_setting(other, train) == "midi/2/5"
+    assert choose_settings(other, train) == chosen
 
 
 def test_test_labels_change_no_score() -> None:
@@ -75,7 +86,7 @@ def test_test_labels_change_no_score() -> None:
     second = evaluate_split(other, STUDY, rows, 15, 0)
     for row in rows:  # the same ranking of test molecules, read with opposite labels
         assert second.scores[row]["AUROC"] == pytest.approx(1 - first.scores[row]["AUROC"])
-    assert second.setting == first.setting
+    assert second.settings == first.settings
 
 
 @pytest.fixture
@@ -105,7 +116,9 @@ def test_all_rows_are_measured_on_the_same_splits(home: Path) -> None:
     assert all(len(v) == 2 for row in result["per_split"].values() for v in row.values())
     assert result["rows_left_out"] == []
     assert set(result["sweep"]["bace"]) == {"1/3", "1/5", "2/3", "2/5"}
-    assert all(s.startswith("midi/") for s in result["settings_chosen"]["bace n=15"])
+    for settings in result["settings_chosen"]["bace n=15"]:
+        assert set(settings) == {"midi", "random", "clean", "flat"}
+        assert all(name.startswith(f"{block}/") for block, name in settings.items())
     assert result["molecules"]["bace"] <= 40
     assert (home / "out" / "table-5.1-cpu.png").stat().st_size > 5000
     again = json.loads(json.dumps(result["per_split"]))

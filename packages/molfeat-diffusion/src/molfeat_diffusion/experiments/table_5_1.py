@@ -1,7 +1,8 @@
 """Table 5.1: does a diffusion model's knowledge of shape help a language model of SMILES?
 
 Few labels, test molecules of other scaffolds, paired splits. Features are made once and kept below `runs`.
-MiDi's layer and timestep are chosen by cross-validation on each split's labelled molecules alone.
+Layer and timestep of every kind of MiDi features, the random-weight, noise-free and 2D-only ones too, are
+chosen alike: by cross-validation on each split's labelled molecules alone.
 """
 
 from __future__ import annotations
@@ -61,6 +62,7 @@ ROWS: dict[str, tuple[str, ...]] = {
 }
 """Blocks of features of each row; the head is the MLP where no forest is named."""
 MIDI_BLOCKS = ("midi", "random", "clean", "flat")
+"""Blocks with a layer and a timestep to choose."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +104,7 @@ class Task:
     labels: np.ndarray
     scaffolds: list[str]
     features: Mapping[str, np.ndarray]
-    """By block; MiDi's by block/layer/timestep."""
+    """By block; those of `MIDI_BLOCKS` by block/layer/timestep."""
 
 
 def run_preset(*, preset: str, out: Path, quick: bool, runs: Path) -> None:
@@ -125,7 +127,7 @@ def run_study(study: Study, *, out: Path, runs: Path, preset: str = "cpu") -> No
     scores: dict[str, dict[str, list[float]]] = {}
     sweeps: dict[str, Any] = {}
     picked: dict[str, list[dict[str, float]]] = {}
-    chosen: dict[str, list[str]] = {}
+    chosen: dict[str, list[dict[str, str]]] = {}
     sizes: dict[str, int] = {}
     work = len(study.datasets) * len(study.labels) * study.splits
     for name in study.datasets:
@@ -142,7 +144,7 @@ def run_study(study: Study, *, out: Path, runs: Path, preset: str = "cpu") -> No
                             scores.setdefault(row, {}).setdefault(column, []).append(value)
                     for row, values in found.picks.items():
                         picked.setdefault(f"{row}, {name} n={labels}", []).append(values)
-                    chosen.setdefault(f"{name} n={labels}", []).append(found.setting)
+                    chosen.setdefault(f"{name} n={labels}", []).append(found.settings)
                     progress.advance()
     _write(study, preset, out, scores, sweeps, picked, chosen, sizes, missing)
 
@@ -247,21 +249,20 @@ def _midi_features(
         torch.manual_seed(study.seed)
         random = MiDi(midi.config, marginals=midi.marginals, sizes=midi.sizes).eval()
 
-    def features(model: MiDi, layer: int, t: int, molecules: list[Chem.Mol] = mols) -> np.ndarray:
+    def features(model: MiDi, layer: int, t: int, molecules: list[Chem.Mol]) -> np.ndarray:
         featurizer = MiDiFeaturizer(
             model, layer=layer, timestep=t, seed=study.seed, errors="nan", cache=cache
         )
         return featurizer.transform(molecules)
 
-    middle = study.layers[len(study.layers) // 2]
-    found = {
-        f"midi/{layer}/{t}": features(midi, layer, t)
-        for layer in study.layers
-        for t in study.timesteps
-    }
-    found["random"] = features(random, middle, study.timesteps[1])
-    found["clean"] = features(midi, middle, 0)
-    found["flat"] = features(midi, middle, study.timesteps[1], [_flattened(mol) for mol in mols])
+    flat = [_flattened(mol) for mol in mols]
+    found = {}
+    for layer in study.layers:
+        found[f"clean/{layer}/0"] = features(midi, layer, 0, mols)
+        for t in study.timesteps:
+            found[f"midi/{layer}/{t}"] = features(midi, layer, t, mols)
+            found[f"random/{layer}/{t}"] = features(random, layer, t, mols)
+            found[f"flat/{layer}/{t}"] = features(midi, layer, t, flat)
     return found
 
 
@@ -279,11 +280,11 @@ def _flattened(mol: Chem.Mol) -> Chem.Mol:
 
 @dataclass
 class Found:
-    """Of a split: metrics and diversity of picks by row, and MiDi's setting."""
+    """Of a split: metrics and diversity of picks by row, and the setting of each of `MIDI_BLOCKS`."""
 
     scores: dict[str, dict[str, float]]
     picks: dict[str, dict[str, float]]
-    setting: str
+    settings: dict[str, str]
 
 
 def evaluate_split(
@@ -298,11 +299,11 @@ def evaluate_split(
         labels=task.labels,
     )
     y_train, y_test = task.labels[split.train], task.labels[split.test]
-    setting = choose_setting(task, split.train)
-    found = Found({}, {}, setting)
+    settings = choose_settings(task, split.train)
+    found = Found({}, {}, settings)
     mols = [Chem.MolFromSmiles(task.smiles[i]) for i in split.test]
     for row, blocks in rows.items():
-        parts = [task.features[setting if block == "midi" else block] for block in blocks]
+        parts = [task.features[settings.get(block, block)] for block in blocks]
         X = np.concatenate(parts, axis=1)
         if row.endswith("random forest"):
             forest = RandomForestClassifier(200, random_state=number, n_jobs=1)
@@ -323,13 +324,16 @@ def evaluate_split(
     return found
 
 
-def choose_setting(task: Task, train: np.ndarray) -> str:
-    """The MiDi block (midi/LAYER/TIMESTEP) with the best cross-validated AUROC on `train`; "" without MiDi."""
-    settings = [name for name in task.features if name.startswith("midi/")]
-    if not settings:
-        return ""
-    scores = {name: _probe(task, name, train) for name in settings}
-    return max(settings, key=lambda name: scores[name])
+def choose_settings(task: Task, train: np.ndarray) -> dict[str, str]:
+    """Of each of `MIDI_BLOCKS` there is: the block/layer/timestep with the best cross-validated AUROC on `train`."""
+    best: dict[str, tuple[float, str]] = {}
+    for name in task.features:
+        block, _, setting = name.partition("/")
+        if setting:
+            score = _probe(task, name, train)
+            if block not in best or score > best[block][0]:
+                best[block] = (score, name)
+    return {block: name for block, (_, name) in best.items()}
 
 
 def _probe(task: Task, block: str, rows: np.ndarray) -> float:
@@ -365,7 +369,7 @@ def _write(
     per_split: dict[str, dict[str, list[float]]],
     sweeps: dict[str, Any],
     picked: dict[str, list[dict[str, float]]],
-    chosen: dict[str, list[str]],
+    chosen: dict[str, list[dict[str, str]]],
     sizes: dict[str, int],
     missing: list[str],
 ) -> None:

@@ -30,7 +30,7 @@ def test_both_arms_are_trained_measured_and_reused(
         samples=4,
         iterations=1,
     )
-    monkeypatch.setitem(DISTILL, "procedural_cpu", lambda: tiny)
+    monkeypatch.setitem(DISTILL, "procedural_cpu_short", lambda: tiny)
     out, runs = tmp_path / "out", tmp_path / "runs"
     EXPERIMENTS["figure-4.9"](out=out, runs=runs, quick=True, seeds=(0,))
     assert not out.exists()
@@ -45,7 +45,7 @@ def test_both_arms_are_trained_measured_and_reused(
         f"figure-4.9-cpu-{arm}.png" for arm in ("dynamic", "static")
     }
     assert result["config"]["static"]["model"]["conditioning"] == "static"
-    weights = runs / "procedural_cpu/dynamic-0/model/model.safetensors"
+    weights = runs / "procedural_cpu_short/dynamic-0/model/model.safetensors"
     before = weights.stat().st_mtime_ns
     EXPERIMENTS["figure-4.4"](out=out, runs=runs, quick=True, seeds=(0,))
     assert weights.stat().st_mtime_ns == before

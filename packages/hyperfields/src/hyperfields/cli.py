@@ -20,11 +20,13 @@ from hyperfields.config import (
     DistillConfig,
     FieldConfig,
     FinetuneConfig,
+    GuidanceConfig,
     LaunchConfig,
     ModelConfig,
     TeachConfig,
+    UNetConfig,
 )
-from hyperfields.presets import DISTILL, FINETUNE, TEACH
+from hyperfields.presets import DISTILL, FINETUNE, GUIDANCE, TEACH
 from priors_shared.errors import UserError
 from priors_shared.options import (
     described,
@@ -71,7 +73,10 @@ class _DistillOptions(_RunOptions):
 
 
 def _train(args: list[str]) -> None:
-    """Distillation from the exact renders of a preset's procedural scenes."""
+    """Distillation from the exact renders of a preset's procedural scenes; or the training of a guidance."""
+    if args[:1] and args[0] in GUIDANCE:
+        _train_guidance(args)
+        return
     preset, config, options = _distill_options("train", args, _RunOptions)
 
     def teachers() -> dict[str, PosedViews]:
@@ -81,6 +86,50 @@ def _train(args: list[str]) -> None:
         return procedural_views(config.prompts, training_cameras(config))
 
     _run_distillation("train", args, preset, config, options, teachers)
+
+
+def _train_guidance(args: list[str]) -> None:
+    preset, rest, help_text = preset_and_rest("train", args, GUIDANCE)
+    default = GUIDANCE[preset]()
+    unet = subclass(UNetConfig)
+    training = subclass(
+        GuidanceConfig,
+        unet=(Annotated[unet, arg(name="")], unet(**vars(default.unet))),
+        prompts=(Annotated[tuple[str, ...], tyro.conf.Suppress], default.prompts),
+    )
+    values = {k: v for k, v in vars(default).items() if k not in ("unet", "prompts")}
+    options_type = subclass(
+        _RunOptions,
+        training=(Annotated[training, arg(name="")], training(**values)),
+        launch=(Annotated[LaunchConfig, arg(name="")], LaunchConfig()),
+    )
+    options: Any = parse_options(
+        options_type, f"{PROGRAM} train PRESET", rest, description=help_text
+    )
+    chosen = vars(options.training)
+    config = GuidanceConfig(**{**chosen, "unet": UNetConfig(**vars(chosen["unet"]))})
+    out = options.out or Path("runs") / preset / str(config.seed)
+
+    from hyperfields.guidance.procedural import draw, load_procedural, train_guidance
+    from hyperfields.plots import guidance_figure, images_figure
+    from priors_shared.runs import Run
+
+    command = shlex.join([PROGRAM, "train", *args])
+    with Run.create(
+        out, asdict(config), command=command, resume=options.resume, quiet=options.launch.quiet
+    ) as run:
+        train_guidance(config, options.launch, run)
+        figure: Any = guidance_figure(run.metrics(), title=preset)
+        run.save_figure("training", figure)
+        prompts = [f"{p}, {view} view" for p in config.prompts[::6] for view in ("front", "side")]
+        images = draw(load_procedural(out), prompts, seed=config.seed)
+        sheet: Any = images_figure(images, prompts)
+        run.save_figure("images", sheet)
+    say(f"guidance  {out / 'model'}")
+    say(f"images    {run.plots / 'images.png'}")
+    say(
+        f"next      {PROGRAM} teach teacher_unet_cpu {shlex.quote(config.prompts[0])} --guidance {out}"
+    )
 
 
 def _distill(args: list[str]) -> None:
@@ -98,7 +147,8 @@ def _distill(args: list[str]) -> None:
 
 
 def _distill_options(verb: str, args: list[str], base: type[Any]) -> tuple[str, DistillConfig, Any]:
-    preset, rest, help_text = preset_and_rest(verb, args, DISTILL)
+    known: dict[str, Callable[[], Any]] = {**DISTILL, **(GUIDANCE if verb == "train" else {})}
+    preset, rest, help_text = preset_and_rest(verb, args, known)
     default = DISTILL[preset]()
     field = subclass(FieldConfig)
     model = subclass(ModelConfig, field=Annotated[field, arg(name="")])
@@ -574,8 +624,13 @@ def _reproduce(args: list[str]) -> None:
 
 def _presets(args: list[str]) -> None:
     parse_options(_NoOptions, f"{PROGRAM} presets", args, description="List the presets.")
-    width = max(map(len, [*DISTILL, *TEACH, *FINETUNE]))
-    listed = ((("train", "distill"), DISTILL), (("teach",), TEACH), (("finetune",), FINETUNE))
+    width = max(map(len, [*DISTILL, *GUIDANCE, *TEACH, *FINETUNE]))
+    listed: tuple[tuple[tuple[str, ...], Mapping[str, Callable[[], Any]]], ...] = (
+        (("train", "distill"), DISTILL),
+        (("train",), GUIDANCE),
+        (("teach",), TEACH),
+        (("finetune",), FINETUNE),
+    )
     for verbs, presets in listed:
         say(", ".join(f"{PROGRAM} {verb}" for verb in verbs))
         for name, preset in presets.items():
@@ -589,7 +644,7 @@ class _NoOptions:
 
 VERBS = {
     "generate": (_generate, "meshes, pictures and films from prompts"),
-    "train": (_train, "train a model on a preset's procedural scenes"),
+    "train": (_train, "train a model, or a guidance, on a preset's procedural scenes"),
     "teach": (_teach, "optimise one NeRF of one prompt by score distillation (stage 1)"),
     "distill": (_distill, "train a model on teachers: trained NeRFs or posed renders"),
     "finetune": (_finetune, "tune a model to a prompt that is out of distribution"),

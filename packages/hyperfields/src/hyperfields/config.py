@@ -9,6 +9,8 @@ MODEL_KIND = "hyperfields"
 """Kind of a hypernetwork's checkpoint."""
 SHIPPED_MODEL = "procedural-cpu"
 """The hypernetwork that the package brings along."""
+SHIPPED_GUIDANCE = "procedural-unet"
+"""The diffusion model of procedural scenes that it brings along."""
 FIELD_KIND = "radiance-field"
 """Kind of a single scene's checkpoint."""
 
@@ -146,8 +148,8 @@ class ScoreConfig:
     prompt: str = "a red chair"
     """what to show"""
     guidance: str = "empirical"
-    """empirical: the exact denoiser of a procedural scene's renders; else a diffusers pipeline: stable-diffusion,
-    a Hugging Face id or a folder"""
+    """empirical: the exact denoiser of a procedural scene's renders; procedural-unet, or a run folder: a diffusion
+    model of procedural scenes; else a diffusers pipeline: stable-diffusion, a Hugging Face id or a folder"""
     method: Literal["sds", "vsd"] = "sds"
     """sds: Score Distillation Sampling (Eq. 4.1); vsd: Variational Score Distillation, with a LoRA"""
     scale: float = 100.0
@@ -202,6 +204,60 @@ class FinetuneConfig(ScoreConfig):
     """updates"""
     grid_learning_rate: float = 1e-3
     """of Adam for the hash grid"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UNetConfig:
+    """The denoiser of procedural scenes."""
+
+    text: str = "minilm"
+    """frozen text encoder: see the hypernetwork's"""
+    image_size: int = 32
+    """pixels along each side"""
+    widths: tuple[int, int] = (48, 96)
+    """channels at the two resolutions, multiples of 16"""
+    layers: int = 1
+    """residual blocks at each resolution, on the way down"""
+
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "layers")
+        if self.image_size < 8 or self.image_size % 4:
+            raise ValueError(
+                f"image_size must be a multiple of 4 and at least 8, got {self.image_size}"
+            )
+        if len(self.widths) != 2 or any(width < 16 or width % 16 for width in self.widths):
+            raise ValueError(f"widths must be two multiples of 16, got {self.widths}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GuidanceConfig:
+    """Training of a diffusion model of procedural scenes, for score distillation."""
+
+    unet: UNetConfig = field(default_factory=UNetConfig)
+    """the denoiser"""
+    prompts: tuple[str, ...] = ()
+    """procedural scenes to learn"""
+    views: int = 96
+    """renders of each"""
+    batch: int = 32
+    """renders per update"""
+    iterations: int = 2500
+    """updates"""
+    learning_rate: float = 1e-3
+    """of AdamW, after 100 updates of warm-up; it falls linearly to 0"""
+    ema: float = 0.995
+    """decay of the moving average of the weights, which is what is written"""
+    checkpoint_every: int = 100
+    """updates between two checkpoints to resume from"""
+    log_every: int = 50
+    """updates between two lines of metrics"""
+    seed: int = 0
+    """of initial weights, cameras, renders, steps and noise"""
+
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "views", "batch", "iterations", "checkpoint_every", "log_every")
+        if not 0 < self.ema < 1:
+            raise ValueError(f"ema must be in (0, 1), got {self.ema}")
 
 
 @dataclass(frozen=True, kw_only=True)

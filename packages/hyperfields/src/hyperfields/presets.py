@@ -6,11 +6,14 @@ Those whose names end in `_cpu` train in minutes on a core; the others are the t
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from hyperfields.config import (
+    SHIPPED_GUIDANCE,
     DistillConfig,
     FieldConfig,
     FinetuneConfig,
+    GuidanceConfig,
     ModelConfig,
     TeachConfig,
 )
@@ -54,6 +57,11 @@ def procedural_cpu() -> DistillConfig:
     )
 
 
+def procedural_cpu_short() -> DistillConfig:
+    """procedural_cpu with 1,200 updates: minutes a run, to compare arms over seeds"""
+    return replace(procedural_cpu(), iterations=1200)
+
+
 def materials_cpu() -> DistillConfig:
     """four shapes in four materials (plaid, terracotta, ...) with a small model"""
     return DistillConfig(
@@ -72,7 +80,8 @@ def materials_cpu() -> DistillConfig:
 
 
 DISTILL: dict[str, Callable[[], DistillConfig]] = {
-    preset.__name__: preset for preset in (procedural, procedural_cpu, materials_cpu)
+    preset.__name__: preset
+    for preset in (procedural, procedural_cpu, procedural_cpu_short, materials_cpu)
 }
 """By name, for `hyperfields distill` and `hyperfields train`."""
 
@@ -97,8 +106,13 @@ def teacher_cpu() -> TeachConfig:
     )
 
 
+def teacher_unet_cpu() -> TeachConfig:
+    """a small NeRF on 32 x 32 renders; for the shipped guidance procedural-unet"""
+    return replace(teacher_cpu(), guidance=SHIPPED_GUIDANCE, scale=7.5)
+
+
 TEACH: dict[str, Callable[[], TeachConfig]] = {
-    preset.__name__: preset for preset in (teacher, teacher_cpu)
+    preset.__name__: preset for preset in (teacher, teacher_cpu, teacher_unet_cpu)
 }
 """By name, for `hyperfields teach`."""
 
@@ -126,3 +140,12 @@ FINETUNE: dict[str, Callable[[], FinetuneConfig]] = {
     preset.__name__: preset for preset in (finetune, finetune_cpu)
 }
 """By name, for `hyperfields finetune`."""
+
+
+def procedural_unet() -> GuidanceConfig:
+    """a small diffusion model of the 45 trained scenes, to guide teach and finetune: procedural-unet"""
+    return GuidanceConfig(prompts=TRAINED)
+
+
+GUIDANCE: dict[str, Callable[[], GuidanceConfig]] = {"procedural_unet": procedural_unet}
+"""By name, for `hyperfields train`."""

@@ -19,6 +19,7 @@ from hyperfields.distillation import CAMERAS, INITIAL_WEIGHTS
 from hyperfields.field import Field
 from hyperfields.guidance.diffusion import load_guidance
 from hyperfields.guidance.empirical import EmpiricalGuidance
+from hyperfields.guidance.procedural import is_procedural, load_procedural
 from hyperfields.guidance.score import Guidance, View, annealed_step, sds_loss
 from hyperfields.guidance.vsd import Vsd
 from hyperfields.hypernetwork import PromptField
@@ -149,6 +150,8 @@ def build_guidance(config: ScoreConfig, device: torch.device) -> Guidance:
         UserError: a pipeline that is not to be had; a prompt that is no procedural scene, for `empirical`.
     """
     if config.guidance != "empirical":
+        if is_procedural(config.guidance):
+            return load_procedural(config.guidance, scale=config.scale, device=device)
         return load_guidance(config.guidance, scale=config.scale, device=device)
     generator = generator_for(config.seed, CAMERAS)
     cameras = [sample_orbit(generator, config.image_size)[0] for _ in range(config.views)]

@@ -24,7 +24,7 @@ from priors_shared.reports import Measured, write_result
 from priors_shared.runs import Run
 
 SEEDS = (0, 1, 2)
-PRESETS = {"cpu": "procedural_cpu", "paper": "procedural"}
+PRESETS = {"cpu": "procedural_cpu_short", "paper": "procedural"}
 Arm = Literal["dynamic", "static"]
 FIGURES: dict[str, tuple[str, tuple[Arm, ...]]] = {
     "figure-4.4": ("held-out combinations come out as well as trained ones", ("dynamic",)),

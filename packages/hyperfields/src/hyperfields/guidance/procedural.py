@@ -1,0 +1,290 @@
+"""A small text-conditioned diffusion model of procedural scenes: real guidance, offline.
+
+It learns the renders of the trained combinations alone; what it says of the held-out ones, it infers. Images are
+32 x 32; the UNet sees them as 16 x 16 with a channel for each pixel of a 2 x 2 block. Needs the extra `guidance`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from hyperfields.cameras import orbit, sample_orbit, with_view
+from hyperfields.config import SHIPPED_GUIDANCE, GuidanceConfig, LaunchConfig, UNetConfig
+from hyperfields.guidance.diffusion import DiffusionGuidance
+from hyperfields.guidance.score import View, add_noise, noise_of
+from hyperfields.model import SHIPPED
+from hyperfields.rendering import over
+from hyperfields.text import TextEncoder
+from hyperfields.views import procedural_views
+from priors_shared.checkpoints import (
+    CONFIG,
+    find_weights,
+    load_weights,
+    resume_training,
+    save_training_state,
+    save_weights,
+)
+from priors_shared.devices import launch, set_threads
+from priors_shared.episodes import generator_for
+from priors_shared.errors import UserError
+from priors_shared.runs import Run
+
+KIND = "hyperfields guidance"
+TOKENS = 16
+"""Text embeddings are padded to as many with zeros; "" is all zeros."""
+INITIAL_WEIGHTS, CAMERAS = 2**31 - 1, 2**31 - 2  # paths of generators beside the updates'
+
+
+class ProceduralGuidance(DiffusionGuidance):
+    """The trained denoiser, for score distillation.
+
+    Example:
+        guidance = load_guidance("procedural-unet", scale=7.5)
+    """
+
+    def __init__(
+        self, unet: nn.Module, config: UNetConfig, *, scale: float | int = 7.5, trained: Any = None
+    ) -> None:
+        """Freeze it.
+
+        Args:
+            unet: a `UNet2DConditionModel` of `build_unet`.
+            config: its sizes.
+            scale: of classifier-free guidance.
+            trained: how it was trained, its `prompts` above all.
+        """
+        pipeline = SimpleNamespace(
+            unet=unet, tokenizer=None, text_encoder=None, scheduler=build_scheduler()
+        )
+        super().__init__(pipeline, scale=scale)
+        self.config = config
+        self.trained: dict[str, Any] = dict(trained or {})
+        self._text = TextEncoder(config.text)
+
+    def encode(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch c h w"]:
+        """Images in [0, 1], resized to the model's size, in [-1, 1] with a block's pixels as channels."""
+        size = self.config.image_size
+        if images.shape[-1] != size:
+            images = F.interpolate(images, (size, size), mode="bilinear", antialias=True)
+        return blocks(images)
+
+    @torch.no_grad()
+    def _embed(self, prompt: str) -> Tensor:
+        if prompt not in self._kept:
+            self._kept[prompt] = embed(self._text, [prompt])
+        return self._kept[prompt]
+
+
+def blocks(images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch 12 h w"]:
+    """Images in [0, 1] as the UNet sees them."""
+    return F.pixel_unshuffle(2 * images - 1, 2)
+
+
+def embed(text: TextEncoder, prompts: Sequence[str]) -> Float[Tensor, "prompts tokens dim"]:
+    """Token embeddings, padded with zeros to TOKENS, and cut there; of "" all zeros."""
+    found = torch.zeros(len(prompts), TOKENS, text.dim)
+    for row, prompt in zip(found, prompts, strict=True):
+        if prompt:
+            tokens = text.encode([prompt])[0][0, :TOKENS]
+            row[: len(tokens)] = tokens
+    return found
+
+
+def build_unet(config: UNetConfig, text_dim: int) -> Any:
+    """Two resolutions, attention to the text at the lower."""
+    try:
+        from diffusers import UNet2DConditionModel
+    except ImportError as error:
+        raise UserError(
+            "this guidance needs diffusers: pip install 'hyperfields[guidance]'"
+        ) from error
+    unet: Any = UNet2DConditionModel(
+        sample_size=config.image_size // 2,
+        in_channels=12,
+        out_channels=12,
+        layers_per_block=config.layers,
+        block_out_channels=config.widths,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=text_dim,
+        attention_head_dim=16,
+        norm_num_groups=16,
+    )
+    return unet
+
+
+def build_scheduler() -> Any:
+    """The noise schedule: a cosine, v-prediction."""
+    from diffusers import DDPMScheduler
+
+    return DDPMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction")
+
+
+def train_guidance(config: GuidanceConfig, where: LaunchConfig, run: Run) -> nn.Module:
+    """Train the UNet, or go on from the run's last checkpoint; writes OUT/model and returns the average.
+
+    Every random draw depends only on (seed, update), so that a resumed run needs no sampler state.
+
+    Raises:
+        UserError: diffusers is missing; a prompt that is no procedural scene.
+    """
+    set_threads(where.threads)
+    fabric = launch(where.accelerator, 1, where.precision, compile=False)
+    text = TextEncoder(config.unet.text)
+    images, prompts = training_images(config)
+    torch.manual_seed(generator_for(config.seed, INITIAL_WEIGHTS).initial_seed())
+    unet: Any = build_unet(config.unet, text.dim).to(fabric.device)
+    average: Any = AveragedModel(unet, multi_avg_fn=get_ema_multi_avg_fn(config.ema))
+    optimizer: Any = torch.optim.AdamW(unet.parameters(), lr=config.learning_rate)
+    state = resume_training(run, unet, optimizer)
+    begun = 0
+    losses: list[float] = []
+    if state is not None:
+        begun, losses = state.step, list(state.extra["losses"])
+        average.load_state_dict(state.extra_tensors)
+    alphas_cumprod = build_scheduler().alphas_cumprod.to(fabric.device)
+    prepared, optimizer = fabric.setup(unet, optimizer)
+    with run.progress(config.iterations, "guidance", start=begun) as progress:
+        for step in range(begun, config.iterations):
+            generator = generator_for(config.seed, step)
+            rows = torch.randint(len(images), (config.batch,), generator=generator)
+            drawn = torch.rand(config.batch, generator=generator).tolist()
+            asked = [_asked(prompts[int(i)], u) for i, u in zip(rows, drawn, strict=True)]
+            clean = blocks(images[rows]).to(fabric.device)
+            noise = torch.randn(clean.shape, generator=generator).to(clean)
+            t = torch.randint(len(alphas_cumprod), (config.batch,), generator=generator)
+            abar = alphas_cumprod[t.to(fabric.device), None, None, None]
+            for group in optimizer.param_groups:
+                rise = min(1.0, (step + 1) / 100)
+                group["lr"] = config.learning_rate * rise * (1 - step / config.iterations)
+            found = prepared(
+                add_noise(clean, noise, abar),
+                t.to(fabric.device),
+                encoder_hidden_states=embed(text, asked).to(fabric.device),
+            ).sample
+            velocity = abar.sqrt() * noise - (1 - abar).sqrt() * clean
+            loss = (found - velocity).square().mean()
+            optimizer.zero_grad()
+            fabric.backward(loss)
+            optimizer.step()
+            average.update_parameters(unet)
+            losses.append(float(loss.detach()))
+            done = step + 1
+            last = done == config.iterations
+            progress.advance(loss=losses[-1])
+            if done % config.log_every == 0 or last:
+                run.log(done, loss=sum(losses) / len(losses))
+                losses.clear()
+            if done % config.checkpoint_every == 0 or last:
+                save_training_state(
+                    run.checkpoints,
+                    model=unet,
+                    optimizer=optimizer,
+                    step=done,
+                    extra={"losses": losses},
+                    extra_tensors=average.state_dict(),
+                )
+    trained: nn.Module = average.module
+    record = {"prompts": list(config.prompts), "iterations": config.iterations, "seed": config.seed}
+    save_weights(
+        run.out / "model",
+        trained.half(),
+        kind=KIND,
+        config=asdict(config.unet),
+        extra={"trained": record},
+    )
+    return trained.float()
+
+
+def training_images(
+    config: GuidanceConfig,
+) -> tuple[Float[Tensor, "images 3 height width"], list[tuple[str, str]]]:
+    """Exact renders on white, and of each its prompt without and with the words for the view."""
+    generator = generator_for(config.seed, CAMERAS)
+    orbits = [sample_orbit(generator, config.unet.image_size) for _ in range(config.views)]
+    teachers = procedural_views(config.prompts, [camera for camera, _, _ in orbits])
+    images = [over(views.images).permute(0, 3, 1, 2) for views in teachers.values()]
+    prompts = [
+        (prompt, with_view(prompt, azimuth, elevation))
+        for prompt in teachers
+        for _, azimuth, elevation in orbits
+    ]
+    return torch.cat(images), prompts
+
+
+def _asked(prompts: tuple[str, str], u: float) -> str:
+    """In a tenth of the draws nothing, for classifier-free guidance; in a fifth the prompt without its view."""
+    return "" if u < 0.1 else prompts[u >= 0.3]
+
+
+@torch.no_grad()
+def draw(
+    guidance: ProceduralGuidance, prompts: Sequence[str], *, seed: int = 0, steps: int = 50
+) -> Float[Tensor, "prompts 3 height width"]:
+    """Images of the prompts in [0, 1], by deterministic DDIM: to look at what the guidance knows."""
+    size = guidance.config.image_size // 2
+    device = next(guidance.unet.parameters()).device
+    generator = torch.Generator().manual_seed(seed)
+    z = torch.randn(len(prompts), 12, size, size, generator=generator).to(device)
+    views = [View(prompt, orbit(0, 0, 2)) for prompt in prompts]
+    alphas = guidance.alphas_cumprod.to(device)
+    times = torch.linspace(len(alphas) - 1, 0, steps + 1).round().long().tolist()
+    for t, s in pairwise(times):
+        noise = guidance.predict_noise(z, t, views)
+        clean = ((z - (1 - alphas[t]).sqrt() * noise) / alphas[t].sqrt()).clamp(-1, 1)
+        # The noise that goes with the clipped image, so that the two stay consistent.
+        z = add_noise(clean, noise_of(z, clean, alphas[t]), alphas[s])
+    return (F.pixel_shuffle(clean, 2).clamp(-1, 1) + 1).cpu() / 2
+
+
+def is_procedural(name: str) -> bool:
+    """Whether it names such a model: the shipped one, a run folder or a checkpoint folder."""
+    folder = Path(name)
+    files = (folder / CONFIG, folder / "model" / CONFIG)
+    return name == SHIPPED_GUIDANCE or any(_kind(file) == KIND for file in files)
+
+
+def _kind(file: Path) -> str | None:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found.get("kind") if isinstance(found, dict) else None
+
+
+def load_procedural(
+    name: str | Path, *, scale: float | int = 7.5, device: torch.device | str = "cpu"
+) -> ProceduralGuidance:
+    """A trained UNet: the shipped one, or of a run folder or checkpoint folder.
+
+    Raises:
+        UserError: nothing there, a checkpoint of something else, damaged files, diffusers is missing.
+    """
+    source = find_weights(name, shipped=SHIPPED, command="hyperfields train procedural_unet")
+    record, weights = load_weights(source, kind=KIND)
+    try:
+        values: Mapping[str, Any] = record["config"]
+        config = UNetConfig(**{**values, "widths": tuple(values["widths"])})
+        unet = build_unet(config, TextEncoder(config.text).dim)
+        unet.load_state_dict(weights)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        detail = " ".join(str(error).split())
+        raise UserError(
+            f"{source}: the checkpoint's {CONFIG} and weights make no model ({detail}); was it written by "
+            "another version?"
+        ) from error
+    return ProceduralGuidance(
+        unet.float().to(device), config, scale=scale, trained=record.get("trained")
+    )

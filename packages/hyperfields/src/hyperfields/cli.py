@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
@@ -23,10 +24,11 @@ from hyperfields.config import (
     GuidanceConfig,
     LaunchConfig,
     ModelConfig,
+    SegmentConfig,
     TeachConfig,
     UNetConfig,
 )
-from hyperfields.presets import DISTILL, FINETUNE, GUIDANCE, TEACH
+from hyperfields.presets import DISTILL, FINETUNE, GUIDANCE, SEGMENT, TEACH
 from priors_shared.errors import UserError
 from priors_shared.options import (
     described,
@@ -73,10 +75,11 @@ class _DistillOptions(_RunOptions):
 
 
 def _train(args: list[str]) -> None:
-    """Distillation from the exact renders of a preset's procedural scenes; or the training of a guidance."""
-    if args[:1] and args[0] in GUIDANCE:
-        _train_guidance(args)
-        return
+    """Distillation from the exact renders of a preset's procedural scenes; or what else a preset trains."""
+    for presets, train in ((GUIDANCE, _train_guidance), (SEGMENT, _train_segmentation)):
+        if args[:1] and args[0] in presets:
+            train(args)
+            return
     preset, config, options = _distill_options("train", args, _RunOptions)
 
     def teachers() -> dict[str, PosedViews]:
@@ -132,6 +135,47 @@ def _train_guidance(args: list[str]) -> None:
     )
 
 
+def _train_segmentation(args: list[str]) -> None:
+    preset, rest, help_text = preset_and_rest("train", args, SEGMENT)
+    default = SEGMENT[preset]()
+    field = subclass(FieldConfig)
+    model = subclass(ModelConfig, field=Annotated[field, arg(name="")])
+    training = subclass(
+        SegmentConfig, model=(Annotated[model, arg(name="")], _as(model, default.model, field))
+    )
+    values = {k: v for k, v in vars(default).items() if k != "model"}
+    options_type = subclass(
+        _RunOptions,
+        training=(Annotated[training, arg(name="")], training(**values)),
+        launch=(Annotated[LaunchConfig, arg(name="")], LaunchConfig()),
+    )
+    options: Any = parse_options(
+        options_type, f"{PROGRAM} train PRESET", rest, description=help_text
+    )
+    chosen = vars(options.training)
+    written = vars(chosen["model"])
+    model_config = ModelConfig(**{**written, "field": FieldConfig(**vars(written["field"]))})
+    config = SegmentConfig(**{**chosen, "model": model_config})
+    out = options.out or Path("runs") / preset / str(config.seed)
+
+    from hyperfields.plots import distillation_figure
+    from hyperfields.segmentation import train_segmentation, write_novel_scenes
+    from priors_shared.runs import Run
+
+    command = shlex.join([PROGRAM, "train", *args])
+    with Run.create(
+        out, asdict(config), command=command, resume=options.resume, quiet=options.launch.quiet
+    ) as run:
+        trained = train_segmentation(config, options.launch, run)
+        figure: Any = distillation_figure(run.metrics(), title=preset)
+        run.save_figure("training", figure)
+        sheet = run.plots / "novel_scenes.png"
+        write_novel_scenes(trained, config, sheet)
+    say(f"model     {out / 'model'}")
+    say(f"scenes    {sheet}")
+    say(f"next      {PROGRAM} segment {out} VIEWS, a folder of posed renders with transforms.json")
+
+
 def _distill(args: list[str]) -> None:
     """Distillation from a folder of teachers."""
     preset, config, options = _distill_options("distill", args, _DistillOptions)
@@ -147,7 +191,9 @@ def _distill(args: list[str]) -> None:
 
 
 def _distill_options(verb: str, args: list[str], base: type[Any]) -> tuple[str, DistillConfig, Any]:
-    known: dict[str, Callable[[], Any]] = {**DISTILL, **(GUIDANCE if verb == "train" else {})}
+    known: dict[str, Callable[[], Any]] = {**DISTILL}
+    if verb == "train":
+        known |= {**GUIDANCE, **SEGMENT}
     preset, rest, help_text = preset_and_rest(verb, args, known)
     default = DISTILL[preset]()
     field = subclass(FieldConfig)
@@ -565,6 +611,61 @@ def _eval(args: list[str]) -> None:
         say(f"result    {options.out}")
 
 
+# --- segment ---
+
+
+@dataclass(frozen=True, kw_only=True)
+class _SegmentOptions:
+    model: Annotated[Positional[str], arg(metavar="MODEL")]
+    """of `train segmentation_cpu`: run folder, checkpoint folder or Hugging Face Hub id"""
+    views: Annotated[Positional[Path], arg(metavar="VIEWS")]
+    """folder with posed renders of one object and transforms.json; four views are best"""
+    out: Annotated[Path, arg(metavar="PATH", aliases=["-o"])] = Path("labels.ply")
+    """mesh in the colours of its parts (.ply, .glb, .obj); a .ply holds the labels as numbers too"""
+    pose_scale: float = 1.0
+    """what camera positions are multiplied by, to bring the object into [-1, 1]^3"""
+    resolution: int = 128
+    """points along an edge of the grid that the mesh is made on"""
+    size: int = 128
+    """pixels along each side of the picture"""
+
+
+def _segment(args: list[str]) -> None:
+    about = "Segment an object into parts, in 3D, from a few posed views, in one forward pass."
+    options = parse_options(_SegmentOptions, f"{PROGRAM} segment", args, description=about)
+    if options.out.suffix.lower() not in _MESHES:
+        raise UserError(f"--out {options.out}: unknown format: use one of {', '.join(_MESHES)}")
+    if options.resolution < 2 or options.size < 2:
+        raise UserError("--resolution and --size must be 2 or more")
+    if not options.views.is_dir():
+        raise UserError(f"{options.views}: no such folder of posed renders")
+    from hyperfields.export import write_mesh
+    from hyperfields.segmentation import (
+        HyperSegmentationFields,
+        labelled_mesh,
+        write_labelled_views,
+    )
+    from hyperfields.views import read_views
+
+    model = HyperSegmentationFields.from_pretrained(options.model)
+    views = read_views(options.views, pose_scale=options.pose_scale)
+    wanted = model.trained.get("input_views", len(views.cameras))
+    if len(views.cameras) != wanted:
+        note(f"{options.views}: {len(views.cameras)} views; the model was trained with {wanted}")
+    field = model.generate(views.images, views.cameras, views.prompt)
+    mesh, labels = labelled_mesh(field, options.resolution)
+    write_mesh(mesh, options.out)
+    sheet = options.out.with_suffix(".png")
+    write_labelled_views([field], [views.prompt], sheet, size=options.size)
+    counts = Counter(labels.tolist())
+    for index, part in enumerate(model.parts):
+        share = counts[index] / len(mesh.vertices)
+        if share > 0.01:
+            say(f"part      {index:>2} {part}: {100 * share:.0f} % of the vertices")
+    say(f"mesh      {options.out}: {len(mesh.vertices):,} vertices, {len(mesh.faces):,} faces")
+    say(f"picture   {sheet}")
+
+
 # --- view ---
 
 
@@ -624,10 +725,10 @@ def _reproduce(args: list[str]) -> None:
 
 def _presets(args: list[str]) -> None:
     parse_options(_NoOptions, f"{PROGRAM} presets", args, description="List the presets.")
-    width = max(map(len, [*DISTILL, *GUIDANCE, *TEACH, *FINETUNE]))
+    width = max(map(len, [*DISTILL, *GUIDANCE, *SEGMENT, *TEACH, *FINETUNE]))
     listed: tuple[tuple[tuple[str, ...], Mapping[str, Callable[[], Any]]], ...] = (
         (("train", "distill"), DISTILL),
-        (("train",), GUIDANCE),
+        (("train",), {**GUIDANCE, **SEGMENT}),
         (("teach",), TEACH),
         (("finetune",), FINETUNE),
     )
@@ -644,12 +745,13 @@ class _NoOptions:
 
 VERBS = {
     "generate": (_generate, "meshes, pictures and films from prompts"),
-    "train": (_train, "train a model, or a guidance, on a preset's procedural scenes"),
+    "train": (_train, "train on a preset's procedural scenes: a model, a guidance, a segmentation"),
     "teach": (_teach, "optimise one NeRF of one prompt by score distillation (stage 1)"),
     "distill": (_distill, "train a model on teachers: trained NeRFs or posed renders"),
     "finetune": (_finetune, "tune a model to a prompt that is out of distribution"),
     "export": (_export, "one scene as a NeRF of its own, or as a mesh"),
     "eval": (_eval, "how well generated scenes match exact ones"),
+    "segment": (_segment, "parts of an object in 3D, from a few posed views"),
     "view": (_view, "a viewer in the browser, on this machine only"),
     "reproduce": (_reproduce, "run the experiments of the thesis"),
     "presets": (_presets, "list the presets"),

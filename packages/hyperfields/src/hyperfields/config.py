@@ -11,6 +11,8 @@ SHIPPED_MODEL = "procedural-cpu"
 """The hypernetwork that the package brings along."""
 SHIPPED_GUIDANCE = "procedural-unet"
 """The diffusion model of procedural scenes that it brings along."""
+SEGMENT_KIND = "hyperfields segmentation"
+"""Kind of a hypernetwork's checkpoint that is conditioned on views."""
 FIELD_KIND = "radiance-field"
 """Kind of a single scene's checkpoint."""
 
@@ -87,23 +89,19 @@ class ModelConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DistillConfig:
-    """Stage 2: distillation of teachers into the hypernetwork (4.3.2, Algorithm 3)."""
+class FitConfig:
+    """Training of a hypernetwork on rays of known scenes."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
     """the hypernetwork"""
-    prompts: tuple[str, ...] = ()
-    """procedural scenes to learn where no teachers are given"""
-    held_out: tuple[str, ...] = ()
-    """prompts to evaluate zero-shot, never trained on"""
     views: int = 64
-    """cameras of a teacher"""
+    """cameras of a scene"""
     image_size: int = 64
-    """pixels along each side of a teacher's renders"""
+    """pixels along each side of its renders"""
     prompts_per_step: int = 3
-    """n of Algorithm 3"""
+    """scenes per update: n of Algorithm 3"""
     rays: int = 1024
-    """rays of each prompt's image per step"""
+    """rays of each scene's image per update"""
     samples: int = 64
     """points along a ray"""
     iterations: int = 20000
@@ -118,14 +116,12 @@ class DistillConfig:
     """share of the rays drawn from the pixels of the object and next to it; the others are drawn from all"""
     final_rate: float = 0.1
     """share of the learning rates left at the end; they fall along a cosine"""
-    pose_scale: float = 1.0
-    """what camera positions of posed renders are multiplied by, to bring the object into [-1, 1]^3"""
     checkpoint_every: int = 500
     """updates between two checkpoints to resume from"""
     log_every: int = 50
     """updates between two lines of metrics"""
     seed: int = 0
-    """of initial weights, cameras, prompts, rays and samples"""
+    """of initial weights, scenes, cameras, rays and samples"""
 
     def __post_init__(self) -> None:
         _at_least(self, 1, "views", "prompts_per_step", "rays", "samples", "iterations")
@@ -134,11 +130,46 @@ class DistillConfig:
         _at_least(self, 0, "warm_up")
         if not 0 <= self.object_share <= 1:
             raise ValueError(f"object_share must be from 0 to 1, got {self.object_share}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillConfig(FitConfig):
+    """Stage 2: distillation of teachers into the hypernetwork (4.3.2, Algorithm 3)."""
+
+    prompts: tuple[str, ...] = ()
+    """procedural scenes to learn where no teachers are given"""
+    held_out: tuple[str, ...] = ()
+    """prompts to evaluate zero-shot, never trained on"""
+    pose_scale: float = 1.0
+    """what camera positions of posed renders are multiplied by, to bring the object into [-1, 1]^3"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         both = sorted(set(self.prompts) & set(self.held_out))
         if both:
             raise ValueError(f"prompts both trained and held out: {', '.join(both)}")
         if self.pose_scale <= 0:
             raise ValueError(f"pose_scale must be above 0, got {self.pose_scale}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentConfig(FitConfig):
+    """Feature fields from a few views (4.4.8); the field's features are the parts' labels."""
+
+    scenes: int = 240
+    """procedural scenes of random proportions to learn"""
+    input_views: int = 4
+    """views that condition the hypernetwork"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _at_least(self, 1, "scenes", "input_views")
+        if self.input_views >= self.views:
+            raise ValueError(
+                f"input_views must be below views, got {self.input_views} of {self.views}"
+            )
+        if self.image_size % 8:
+            raise ValueError(f"image_size must be a multiple of 8, got {self.image_size}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ Every random draw depends only on (seed, update), so that a resumed run needs no
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from hyperfields.cameras import Camera, sample_orbit
-from hyperfields.config import DistillConfig, LaunchConfig
+from hyperfields.config import DistillConfig, FitConfig, LaunchConfig
 from hyperfields.hypernetwork import HyperNetwork
 from hyperfields.model import HyperFields, save_model
 from hyperfields.rendering import composite, over, points_along, render_weights_from_density
@@ -30,29 +30,37 @@ INITIAL_WEIGHTS, CAMERAS = 2**31 - 1, 2**31 - 2  # paths of generators beside th
 
 
 class Distillation(nn.Module):
-    """The distillation loss (Eq. 4.6) of rays of n prompts, as one module for Fabric and compilation."""
+    """The distillation loss (Eq. 4.6) of rays of n prompts, as one module for Fabric and compilation.
 
-    def __init__(self, net: HyperNetwork) -> None:
+    Args:
+        net: called as a `HyperNetwork`.
+    """
+
+    def __init__(self, net: nn.Module) -> None:
         super().__init__()
         self.net = net
 
     def forward(
         self,
-        tokens: Float[Tensor, "prompts tokens text_dim"],
-        real: Bool[Tensor, "prompts tokens"],
+        tokens: Float[Tensor, prompts *conditioning],
+        real: Bool[Tensor, "prompts _"],
         points: Float[Tensor, "prompts rays samples 3"],
         lengths: Float[Tensor, "prompts rays samples"],
-        target: Float[Tensor, "prompts rays 3"],
-        background: Float[Tensor, "prompts rays 3"],
+        target: Float[Tensor, "prompts rays channels"],
+        background: Float[Tensor, "prompts rays channels"],
     ) -> Float[Tensor, ""]:
-        """Mean over rays and channels of the squared error; summed over prompts, as Eq. 4.6."""
+        """Mean over rays and channels of the squared error; summed over prompts, as Eq. 4.6.
+
+        Channels are red, green, blue, and as many of the field's features as the target has.
+        """
         prompts, rays, samples, _ = points.shape
         densities, values = self.net(tokens, real, points.flatten(1, 2))
         weights = render_weights_from_density(
             densities.view(prompts * rays, samples), lengths.flatten(0, 1)
         )
-        colours = values[..., :3].reshape(prompts * rays, samples, 3)
-        seen, _ = composite(weights, colours, background.flatten(0, 1))
+        channels = target.shape[-1]
+        shown = values[..., :channels].reshape(prompts * rays, samples, channels)
+        seen, _ = composite(weights, shown, background.flatten(0, 1))
         return (seen - target.flatten(0, 1)).square().mean() * prompts
 
 
@@ -78,23 +86,56 @@ def distill(
         raise UserError(
             f"held-out prompts have teachers: {', '.join(leaked)}; remove one of the two"
         )
-    set_threads(where.threads)
-    fabric = launch(where.accelerator, where.devices, where.precision, compile=where.compile)
     text = TextEncoder(config.model.text)
     torch.manual_seed(generator_for(config.seed, INITIAL_WEIGHTS).initial_seed())
-    net = HyperNetwork(config.model, text.dim).to(fabric.device)
-    optimizer = build_optimizer(net, config)
+    net = HyperNetwork(config.model, text.dim)
+    prompts = sorted(teachers)
+    first = fit(
+        config,
+        net,
+        build_optimizer(net, config),
+        lambda step: sample_batch(config, prompts, teachers, text, step),
+        where,
+        run,
+    )
+    trained = {"prompts": prompts, "held_out": sorted(held_out), "seed": config.seed}
+    trained["iterations"] = config.iterations
+    if first:
+        save_model(run.out / "model", net, text.dim, trained)
+    return HyperFields(net, text, trained=trained)
+
+
+def fit(
+    config: FitConfig,
+    net: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batch_of: Callable[[int], tuple[Tensor, ...]],
+    where: LaunchConfig,
+    run: Run,
+) -> bool:
+    """Train a hypernetwork, or go on from the run's last checkpoint; whether this process is the first of all.
+
+    Args:
+        config: the training.
+        net: called as a `HyperNetwork`.
+        optimizer: of `build_optimizer`.
+        batch_of: the arguments of `Distillation` for an update.
+        where: accelerator, precision, threads.
+        run: its folder.
+    """
+    set_threads(where.threads)
+    fabric = launch(where.accelerator, where.devices, where.precision, compile=where.compile)
+    net.to(fabric.device)
     state = resume_training(run, net, optimizer)
     begun = state.step if state is not None else 0
     loss_of, prepared = fabric.setup(Distillation(net), optimizer)
-    prompts = sorted(teachers)
     losses: list[Tensor] = [] if state is None else list(state.extra["losses"])
     with run.progress(config.iterations, "distill", start=begun) as progress:
         for step in range(begun, config.iterations):
             share = learning_rate_share(config, step)
             for group in prepared.param_groups:
                 group["lr"] = share * group["initial_lr"]
-            batch = sample_batch(config, prompts, teachers, text, step)
+            batch = batch_of(step)
             loss = loss_of(*(part.to(fabric.device) for part in batch))
             prepared.zero_grad()
             fabric.backward(loss)
@@ -116,11 +157,7 @@ def distill(
                     step=done,
                     extra={"losses": losses},
                 )
-    trained = {"prompts": prompts, "held_out": sorted(held_out), "seed": config.seed}
-    trained["iterations"] = config.iterations
-    if fabric.is_global_zero:
-        save_model(run.out / "model", net, text.dim, trained)
-    return HyperFields(net, text, trained=trained)
+    return bool(fabric.is_global_zero)
 
 
 def training_cameras(config: DistillConfig) -> list[Camera]:
@@ -160,7 +197,7 @@ def sample_batch(
     return tokens, real, stacked[0], stacked[1], stacked[2], stacked[3]
 
 
-def build_optimizer(net: HyperNetwork, config: DistillConfig) -> torch.optim.Adam:
+def build_optimizer(net: nn.Module, config: FitConfig) -> torch.optim.Adam:
     """Adam; each group remembers the rate that the schedule scales."""
     groups = parameter_groups(net, config.learning_rate, config.grid_learning_rate)
     for group in groups:
@@ -169,11 +206,11 @@ def build_optimizer(net: HyperNetwork, config: DistillConfig) -> torch.optim.Ada
 
 
 def parameter_groups(
-    net: HyperNetwork, learning_rate: float, grid_learning_rate: float
+    net: nn.Module, learning_rate: float, grid_learning_rate: float
 ) -> list[dict[str, Any]]:
     """For Adam: the hash grid, whose entries see few gradients, has a rate and an epsilon of its own."""
     # Lists, not sets: a resumed run's optimizer state is matched by the parameters' order.
-    grid = list(net.encoding.parameters())
+    grid = [p for name, p in net.named_parameters() if "encoding." in name]
     of_grid = {id(p) for p in grid}
     rest = [p for p in net.parameters() if id(p) not in of_grid]
     return [
@@ -183,7 +220,7 @@ def parameter_groups(
     ]
 
 
-def learning_rate_share(config: DistillConfig, step: int) -> float:
+def learning_rate_share(config: FitConfig, step: int) -> float:
     """Share of the learning rate at an update: up to 1 over the warm-up, down a cosine to `final_rate`."""
     # Adam's first updates are as long as the rate, whatever the gradient: at the full rate they empty the scene.
     rise = min(1.0, (step + 1) / max(1, min(config.warm_up, config.iterations // 4)))

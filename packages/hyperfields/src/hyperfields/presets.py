@@ -15,6 +15,7 @@ from hyperfields.config import (
     FinetuneConfig,
     GuidanceConfig,
     ModelConfig,
+    SegmentConfig,
     TeachConfig,
 )
 from hyperfields.vocabulary import held_out_prompts, procedural_prompts, prompt_of
@@ -148,4 +149,26 @@ def procedural_unet() -> GuidanceConfig:
 
 
 GUIDANCE: dict[str, Callable[[], GuidanceConfig]] = {"procedural_unet": procedural_unet}
+"""By name, for `hyperfields train`."""
+
+
+def segmentation_cpu() -> SegmentConfig:
+    """fields with part labels from four views: 240 procedural scenes of random proportions"""
+    return SegmentConfig(
+        model=SMALL,
+        views=10,
+        image_size=32,
+        prompts_per_step=4,
+        rays=256,
+        samples=24,
+        object_share=0.5,
+        iterations=2500,
+        learning_rate=1e-3,
+        grid_learning_rate=1e-2,
+        final_rate=0.03,
+        checkpoint_every=100,
+    )
+
+
+SEGMENT: dict[str, Callable[[], SegmentConfig]] = {"segmentation_cpu": segmentation_cpu}
 """By name, for `hyperfields train`."""

@@ -43,7 +43,7 @@ class Guidance(ABC):
 
 
 def add_noise(
-    clean: Float[Tensor, "*shape"], noise: Float[Tensor, "*shape"], abar: Float[Tensor, "..."]
+    clean: Float[Tensor, "*shape"], noise: Float[Tensor, "*shape"], abar: Float[Tensor, ...]
 ) -> Float[Tensor, "*shape"]:
     """z_t = sqrt(abar) z + sqrt(1 - abar) eps."""
     return abar.sqrt() * clean + (1 - abar).sqrt() * noise

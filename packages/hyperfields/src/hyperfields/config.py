@@ -272,7 +272,7 @@ class GuidanceConfig:
     """renders of each"""
     batch: int = 32
     """renders per update"""
-    iterations: int = 2500
+    iterations: int = 2000
     """updates"""
     learning_rate: float = 1e-3
     """of AdamW, after 100 updates of warm-up; it falls linearly to 0"""

@@ -162,7 +162,7 @@ def segmentation_cpu() -> SegmentConfig:
         rays=256,
         samples=24,
         object_share=0.5,
-        iterations=2500,
+        iterations=2000,
         learning_rate=1e-3,
         grid_learning_rate=1e-2,
         final_rate=0.03,

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from hyperfields.config import FieldConfig, ModelConfig
-from hyperfields.experiments import EXPERIMENTS
+from hyperfields.experiments import EXPERIMENTS, ood
+from hyperfields.experiments.ood import Curve, OodPreset
+from hyperfields.model import HyperFields
 from hyperfields.presets import DISTILL
 
 
@@ -50,3 +53,66 @@ def test_both_arms_are_trained_measured_and_reused(
     EXPERIMENTS["figure-4.4"](out=out, runs=runs, quick=True, seeds=(0,))
     assert weights.stat().st_mtime_ns == before
     assert (out / "figure-4.4-cpu.json").is_file()
+
+
+def test_speed_up_is_a_bound_where_the_other_never_gets_there() -> None:
+    ours = Curve([0, 8, 16, 24], [10.0, 18.0, 20.2, 20.0], 0.1)
+    slow = Curve([0, 8, 160, 400], [5.0, 8.0, 19.9, 21.0], 0.1)
+    never = Curve([0, 8, 160, 400], [5.0, 8.0, 15.0, 19.6], 0.1)
+    found = ood.speed_up(ours, slow)
+    assert (found["our_updates"], found["their_updates"]) == (16, 160)
+    assert (found["ratio"], found["lower_bound"]) == (10.0, False)
+    assert found["psnr"] == pytest.approx(19.7)
+    bound = ood.speed_up(ours, never)
+    assert (bound["ratio"], bound["lower_bound"]) == (25.0, True)
+    # Where ours stays behind, the ratio falls below 1.
+    assert ood.speed_up(never, slow)["ratio"] == pytest.approx(160 / 400)
+
+
+def test_common_psnr_is_what_every_arm_reaches(tmp_path: Path) -> None:
+    curves = {
+        ("a case", "hyperfields"): {0: Curve([0, 8, 16], [10.0, 20.0, 22.0], 0.3)},
+        ("a case", "scratch"): {0: Curve([0, 8, 64], [5.0, 12.0, 19.0], 0.2)},
+        ("a case", "pretrained"): {0: Curve([0, 8, 32], [10.0, 18.9, 19.5], 0.2)},
+    }
+    rows, extra = ood.table(curves)  # type: ignore[arg-type]
+    assert [row["updates to the common PSNR"].mean for row in rows] == [8, 64, 32]
+    assert {run["common_psnr"] for run in extra["runs"]} == {19.0}
+    assert [r["lower_bound"] for r in extra["speed_up_to_our_best"]] == [True, True]
+    figure = ood.curves_figure(curves)  # type: ignore[arg-type]
+    assert len(figure.axes[0].lines) == 6
+
+
+def test_fine_tuning_is_compared_on_prompts_that_the_model_does_not_know(
+    tiny_model: Callable[..., HyperFields], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny_model("a red chair", "a blue mug")
+    model.save(tmp_path / "model")
+    updates = {"hyperfields": 2, "scratch": 4, "pretrained": 2}
+    tiny = OodPreset(
+        teach="teacher_cpu",
+        finetune="finetune_cpu",
+        model=str(tmp_path / "model"),
+        updates=updates,  # type: ignore[arg-type]
+        common={"image_size": 6, "samples": 4, "views": 2, "batch": 1, "log_every": 2},
+        views=1,
+    )
+    monkeypatch.setitem(ood.PRESETS, "cpu", tiny)  # type: ignore[arg-type]
+    assert not any(set(p.split()) & {"teal", "teapot"} for p in model.prompts)
+    out, runs = tmp_path / "out", tmp_path / "runs"
+    EXPERIMENTS["figure-4.8"](out=out, runs=runs, quick=True, seeds=(0,))
+    assert not out.exists()
+    EXPERIMENTS["figure-4.8"](out=out, runs=runs, seeds=(0,))
+    result = json.loads((out / "figure-4.8-cpu.json").read_text())
+    starts = {(r["case"], r["arm"]): r["psnr"][0] for r in result["runs"]}
+    for case in ood.CASES:
+        # (P) begins with the zero-shot scene, (S) with none.
+        assert starts[case, "pretrained"] == pytest.approx(starts[case, "hyperfields"], abs=1e-3)
+        assert starts[case, "scratch"] != pytest.approx(starts[case, "hyperfields"], abs=1e-3)
+    assert {r["updates"][-1] for r in result["runs"] if r["arm"] == "scratch"} == {4}
+    assert all(r["cpu_seconds_per_update"] > 0 for r in result["runs"])
+    assert len(list(out.glob("*.png"))) == 2
+    done = sorted(runs.rglob("model.safetensors"))
+    before = [p.stat().st_mtime_ns for p in done]
+    EXPERIMENTS["figure-4.8"](out=out, runs=runs, quick=True, seeds=(0,))
+    assert [p.stat().st_mtime_ns for p in done] == before

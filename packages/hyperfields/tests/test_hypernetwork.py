@@ -218,3 +218,19 @@ def test_baked_fields_show_the_same_scene() -> None:
     assert float((exact - fast).abs().max()) < 0.02
     grid = torch.linspace(-1, 1, 64)[torch.tensor([[3, 60, 17], [63, 0, 31]])]
     torch.testing.assert_close(baked(grid)[0], field(grid)[0], rtol=1e-3, atol=1e-4)
+
+
+def test_large_renders_skip_empty_space_by_the_weights_as_they_are() -> None:
+    torch.manual_seed(0)
+    field = Field(FIELD)
+    camera = orbit(50, 20, 65)
+    field.render(camera, 64)
+    with torch.no_grad():
+        field.weights[-1].zero_()
+        field.biases[-1].copy_(torch.tensor([-40.0, *[0.0] * (len(field.biases[-1]) - 1)]))
+    assert not field.render(camera, 64).any()
+    with torch.no_grad():
+        field.biases[-1][0] = 0.0  # the blob alone
+    seen = field.render(camera, 64)
+    assert float((seen - render_image(field, camera, 64)).abs().max()) < 0.5 / 255
+    assert float(seen[32, 32, 3]) > 0.9

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from hyperfields.cameras import Rays, orbit
 from hyperfields.rendering import (
+    Occupancy,
     composite,
     intersect_box,
     over,
@@ -110,3 +111,40 @@ def test_images_do_not_depend_on_chunks() -> None:
     # +x is green-free and red: seen from the side at +x the centre is reddish.
     side = over(render_image(ball, orbit(90, 0, 9), 64), 1.0)[4, 4]
     torch.testing.assert_close(side, torch.tensor([0.8, 0.5, 0.5]), atol=0.03, rtol=0)
+
+
+def test_skipping_empty_space_asks_for_few_points_and_changes_no_byte() -> None:
+    asked = 0
+
+    def lollipop(points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        nonlocal asked
+        asked += len(points)
+        head = (points - points.new_tensor([0, 0, 0.5])).norm(dim=-1) - 0.3
+        stick = torch.maximum(points[:, :2].norm(dim=-1) - 0.05, points[:, 2].abs() - 0.6)
+        return torch.exp(3 - 60 * torch.minimum(head, stick)).clamp(max=1e4), points * 0.5 + 0.5
+
+    camera = orbit(20, 15, 24)
+    whole = render_image(lollipop, camera, 48)
+    occupancy = Occupancy.of(lollipop, resolution=32)
+    points, asked = asked - 32**3, 0
+    skipping = render_image(lollipop, camera, 48, occupancy=occupancy)
+    assert asked < 0.25 * points
+    assert float(whole[..., 3].max()) > 0.99
+    assert float((skipping - whole).abs().max()) < 0.5 / 255
+    # Chunks are of points that are asked for, and still change nothing.
+    small = render_image(lollipop, camera, 48, occupancy=occupancy, chunk=100)
+    torch.testing.assert_close(small, skipping)
+
+
+def test_occupancy_of_nothing_is_empty_and_lies_along_the_right_axes() -> None:
+    def corner(points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return 5.0 * (points > points.new_tensor([0.5, 0.0, -0.5])).all(-1), points
+
+    occupancy = Occupancy.of(corner, resolution=21)
+    points = 2 * torch.rand(2000, 3, generator=torch.Generator().manual_seed(0)) - 1
+    assert occupancy.at(points[corner(points)[0] > 0]).all()
+    far = (points < torch.tensor([0.3, -0.2, -0.7])).any(-1)  # more than a cell and a half away
+    assert not occupancy.at(points[far]).any()
+    nothing = Occupancy.of(lambda p: (p.new_zeros(len(p)), p))
+    assert not nothing.cells.any()
+    assert not render_image(corner, orbit(0, 0, 4), 8, occupancy=nothing).any()

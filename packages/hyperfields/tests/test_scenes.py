@@ -9,14 +9,22 @@ import torch
 
 from hyperfields.cameras import Rays, orbit
 from hyperfields.rendering import intersect_box
-from hyperfields.scenes import MATERIALS, SHAPES, Scene, scene_of
-from hyperfields.vocabulary import COLOURS, SHAPE_NAMES, held_out_prompts, procedural_prompts
+from hyperfields.scenes import MATERIALS, NOVEL_SHAPES, SHAPES, Scene, scene_of
+from hyperfields.vocabulary import (
+    COLOURS,
+    NOVEL_COLOURS,
+    SHAPE_NAMES,
+    held_out_prompts,
+    procedural_prompts,
+)
 from priors_shared.errors import UserError
 
+EVERY_SHAPE = {**SHAPES, **NOVEL_SHAPES}
 
-@pytest.mark.parametrize("name", SHAPES)
+
+@pytest.mark.parametrize("name", EVERY_SHAPE)
 def test_traced_points_are_the_first_on_the_surface(name: str) -> None:
-    scene = Scene("red", SHAPES[name])
+    scene = Scene("red", EVERY_SHAPE[name])
     rays = orbit(25, 20, 20).rays()
     traced = scene.trace(rays)
     assert traced.hit.any()
@@ -32,13 +40,13 @@ def test_traced_points_are_the_first_on_the_surface(name: str) -> None:
     assert float(scene.shape.distance(points.reshape(-1, 3)).min()) > -1e-3
 
 
-@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("name", EVERY_SHAPE)
 def test_distances_never_overstate(name: str) -> None:
     """1-Lipschitz outside: sphere tracing cannot step through a surface."""
     generator = torch.Generator().manual_seed(0)
     a = torch.rand(4000, 3, generator=generator) * 2 - 1
     b = a + 0.05 * torch.randn(4000, 3, generator=generator)
-    shape = SHAPES[name]
+    shape = EVERY_SHAPE[name]
     change = (shape.distance(a) - shape.distance(b)).abs()
     assert (change <= (a - b).norm(dim=-1) * 1.02 + 1e-5).all()
     surface = a[shape.distance(a).abs() < 0.02]
@@ -58,13 +66,14 @@ def test_hit_distance_and_normals_of_a_plane_are_exact() -> None:
 
 
 def test_images_have_the_colour_asked_for_and_opacity_zero_or_one() -> None:
-    for colour, value in COLOURS.items():
+    every = {**COLOURS, **NOVEL_COLOURS}
+    for colour, value in every.items():
         image = scene_of(f"a {colour} vase").render(orbit(0, 20, 16))
         assert set(image[..., 3].unique().tolist()) == {0.0, 1.0}
         assert not image[image[..., 3] == 0].any()
         seen = image[image[..., 3] == 1][:, :3].mean(0)
         nearest = min(
-            COLOURS, key=lambda c: float((_hue(seen) - _hue(torch.tensor(COLOURS[c]))).norm())
+            every, key=lambda c: float((_hue(seen) - _hue(torch.tensor(every[c]))).norm())
         )
         assert nearest == colour, value
 
@@ -119,3 +128,9 @@ def test_prompts_name_scenes_or_are_refused() -> None:
     for wrong in ("a red toaster", "a golden chair", "chair", ""):
         with pytest.raises(UserError, match="ATTRIBUTE SHAPE"):
             scene_of(wrong)
+
+
+def test_what_is_novel_is_in_no_prompt_that_is_trained_or_held_out() -> None:
+    words = {word for prompt in procedural_prompts() for word in prompt.split()}
+    assert not words & {*NOVEL_COLOURS, *NOVEL_SHAPES}
+    assert scene_of("a teal teapot").prompt == "a teal teapot"

@@ -216,6 +216,11 @@ def read_metrics(out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in _whole_lines(path)]
 
 
+def read_timing(out: Path) -> list[dict[str, Any]]:
+    """Return the lines of a run folder's timing.jsonl, oldest first."""
+    return [json.loads(line) for line in _whole_lines(Path(out) / _TIMING)]
+
+
 def training_seconds(out: Path, last_step: int | None = None) -> float | None:
     """Return the seconds that a run took, over all the processes that worked on it; None: it logged none.
 
@@ -224,7 +229,7 @@ def training_seconds(out: Path, last_step: int | None = None) -> float | None:
         last_step: up to this step alone.
     """
     total = last = 0.0
-    lines = [json.loads(line) for line in _whole_lines(Path(out) / _TIMING)]
+    lines = read_timing(out)
     for line in lines:
         if last_step is None or line["step"] <= last_step:
             if line["seconds"] < last:  # resumed: the clock began anew

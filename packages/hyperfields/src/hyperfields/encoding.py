@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 PRIMES = (1, 2654435761, 805459861)
 """Of the spatial hash (Müller et al. 2022, Eq. 4)."""
+_WRAPPED = [(prime + 2**31) % 2**32 - 2**31 for prime in PRIMES]  # as signed 32-bit integers
 
 
 class _WeightedRows(torch.autograd.Function):
@@ -93,7 +94,8 @@ class HashGrid(nn.Module):
 
     def forward(self, positions: Float[Tensor, "points 3"]) -> Float[Tensor, "points dim"]:
         """Features of each position, level after level."""
-        unit = positions.clamp(-1, 1) * 0.5 + 0.5
+        # In memory axis after axis, as `corners` wants it: turned once instead of at each level.
+        unit = (positions.T.contiguous().clamp(-1, 1) * 0.5 + 0.5).T
         found = [
             _WeightedRows.apply(table, *self.corners(unit, level))
             for level, table in enumerate(self.tables)
@@ -105,28 +107,21 @@ class HashGrid(nn.Module):
     ) -> tuple[Int[Tensor, "points 8"], Float[Tensor, "points 8"]]:
         """Rows and trilinear weights of the eight vertices around positions in [0, 1]^3."""
         of = self.levels[level]
-        scaled = unit * of.resolution
+        scaled = unit.T.contiguous() * of.resolution
         low = scaled.detach().floor().clamp(max=of.resolution - 1)  # at 1 the last cell's far side
         fraction = scaled - low
-        cell = low.long()
-        # Each axis apart, then combined: 6 products instead of 24.
-        if of.dense:
-            strides = (1, of.resolution + 1, (of.resolution + 1) ** 2)
-            x, y, z = (
-                torch.stack([cell[:, a], cell[:, a] + 1], -1) * stride
-                for a, stride in enumerate(strides)
-            )
-            rows = x[:, :, None, None] + y[:, None, :, None] + z[:, None, None, :]
-        else:
-            x, y, z = (
-                torch.stack([cell[:, a], cell[:, a] + 1], -1) * prime
-                for a, prime in enumerate(PRIMES)
-            )
-            rows = x[:, :, None, None] ^ y[:, None, :, None] ^ z[:, None, None, :]
-            rows = rows & (of.rows - 1)
-        u, v, w = (torch.stack([1 - fraction[:, a], fraction[:, a]], -1) for a in range(3))
-        weights = u[:, :, None, None] * v[:, None, :, None] * w[:, None, None, :]
-        return rows.flatten(1), weights.flatten(1)
+        # Points innermost: a loop over two neighbours would be as slow as arithmetic gets. 32 bits are
+        # enough, as the hash keeps low bits only, and these are the same when products wrap around.
+        cell = low.int()
+        steps = (1, of.resolution + 1, (of.resolution + 1) ** 2) if of.dense else _WRAPPED
+        x, y, z = (
+            torch.stack([cell[axis], cell[axis] + 1]) * step for axis, step in enumerate(steps)
+        )
+        x, y, z = x[:, None, None], y[None, :, None], z[None, None]
+        rows = x + y + z if of.dense else (x ^ y ^ z) & (of.rows - 1)
+        u, v, w = (torch.stack([1 - share, share]) for share in fraction)
+        weights = u[:, None, None] * v[None, :, None] * w[None, None]
+        return rows.flatten(0, 2).T.contiguous(), weights.flatten(0, 2).T.contiguous()
 
 
 class Sinusoids(nn.Module):

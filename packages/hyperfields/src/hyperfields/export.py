@@ -15,6 +15,7 @@ from hyperfields.cameras import turntable
 from hyperfields.rendering import (
     BOUND,
     CHUNK,
+    Occupancy,
     RadianceFunction,
     grid_points,
     over,
@@ -118,8 +119,10 @@ def write_turntable(
         raise UserError(f"{path}: unknown film format: use one of {', '.join(MOVIES)}")
     if path.suffix.lower() == ".mp4" and not _has_ffmpeg():
         path = path.with_suffix(".gif")
+    occupancy = Occupancy.of(field)
     images = [
-        as_bytes(over(render_image(field, camera, samples))) for camera in turntable(frames, size)
+        as_bytes(over(render_image(field, camera, samples, occupancy=occupancy)))
+        for camera in turntable(frames, size)
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix.lower() == ".mp4":

@@ -19,7 +19,14 @@ from hyperfields.cameras import Camera
 from hyperfields.config import FIELD_KIND, FieldConfig
 from hyperfields.encoding import HashGrid, PositionEncoding
 from hyperfields.export import to_mesh
-from hyperfields.rendering import BOUND, CHUNK, grid_points, render_image
+from hyperfields.rendering import (
+    BOUND,
+    CHUNK,
+    OCCUPANCY_RESOLUTION,
+    Occupancy,
+    grid_points,
+    render_image,
+)
 from priors_shared.checkpoints import load_weights, save_weights
 from priors_shared.errors import UserError
 
@@ -124,6 +131,7 @@ class Field(nn.Module):
             layers = [(linear.weight.detach(), linear.bias.detach()) for linear in linears]
         self.weights = nn.ParameterList(weight for weight, _ in layers)
         self.biases = nn.ParameterList(bias for _, bias in layers)
+        self._seen: tuple[list[Any], Occupancy] | None = None
 
     def forward(
         self, points: Float[Tensor, "points 3"]
@@ -137,8 +145,22 @@ class Field(nn.Module):
         return decode(outputs[0], points, self.config)
 
     def render(self, camera: Camera, samples: int = 96) -> Float[Tensor, "height width 4"]:
-        """Premultiplied RGBA; see `render_image`. On the field's device."""
-        return render_image(self, _moved(camera, self.weights[0].device), samples)
+        """Premultiplied RGBA; see `render_image`. On the field's device.
+
+        Images of more points than an occupancy grid skip empty space: colours then differ by less than a
+        byte's step.
+        """
+        device = self.weights[0].device
+        many = camera.width * camera.height * samples > OCCUPANCY_RESOLUTION**3
+        occupancy = self._occupancy() if many else None
+        return render_image(self, _moved(camera, device), samples, occupancy=occupancy)
+
+    def _occupancy(self) -> Occupancy:
+        # Kept for the next image, until a weight is written to or moved.
+        state = [(p.device, p._version, p.data_ptr()) for p in self.parameters()]
+        if self._seen is None or self._seen[0] != state:
+            self._seen = state, Occupancy.of(self, device=self.weights[0].device)
+        return self._seen[1]
 
     def bake(self, resolution: int = 96) -> BakedField:
         """The field on a grid of points: coarser, but many times faster to render."""

@@ -16,6 +16,8 @@ COLOURS: Mapping[str, tuple[float, float, float]] = {
     "mint": (0.58, 0.92, 0.75),
 }
 """Red, green, blue in [0, 1], by name."""
+NOVEL_COLOURS: Mapping[str, tuple[float, float, float]] = {"teal": (0.05, 0.42, 0.45)}
+"""Of no prompt that is trained on or held out: out of distribution (4.4.3)."""
 
 
 def prompt_of(attribute: str, shape: str) -> str:

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from hyperfields.experiments import held_out
+from hyperfields.experiments import held_out, ood
 
 EXPERIMENTS: dict[str, Callable[..., None]] = {
-    name: partial(held_out.run, name) for name in held_out.FIGURES
+    **{name: partial(held_out.run, name) for name in held_out.FIGURES},
+    "figure-4.8": ood.run,
 }

@@ -2,6 +2,6 @@
 
 from hyperfields.scenes.materials import MATERIALS
 from hyperfields.scenes.scene import Scene, render_scenes, scene_of
-from hyperfields.scenes.shapes import SHAPES, Shape
+from hyperfields.scenes.shapes import NOVEL_SHAPES, SHAPES, Shape
 
-__all__ = ["MATERIALS", "SHAPES", "Scene", "Shape", "render_scenes", "scene_of"]
+__all__ = ["MATERIALS", "NOVEL_SHAPES", "SHAPES", "Scene", "Shape", "render_scenes", "scene_of"]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from hyperfields.vocabulary import COLOURS
+from hyperfields.vocabulary import COLOURS, NOVEL_COLOURS
 
 Material = Callable[[Tensor], Tensor]
 """Points (points, 3) to reflectance (points, 3) in [0, 1]."""
@@ -77,6 +77,7 @@ MATERIALS: Mapping[str, Material] = {
 
 def reflectance(attribute: str, points: Tensor) -> Tensor:
     """Reflectance (points, 3) of a colour or material at points."""
-    if attribute in COLOURS:
-        return points.new_tensor(COLOURS[attribute]).expand_as(points)
+    colour = COLOURS.get(attribute) or NOVEL_COLOURS.get(attribute)
+    if colour is not None:
+        return points.new_tensor(colour).expand_as(points)
     return MATERIALS[attribute](points)

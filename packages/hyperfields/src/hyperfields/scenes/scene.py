@@ -12,8 +12,8 @@ from torch import Tensor
 from hyperfields.cameras import Camera, Rays
 from hyperfields.rendering import intersect_box
 from hyperfields.scenes.materials import MATERIALS, reflectance
-from hyperfields.scenes.shapes import SHAPES, Shape
-from hyperfields.vocabulary import COLOURS, prompt_of
+from hyperfields.scenes.shapes import NOVEL_SHAPES, SHAPES, Shape
+from hyperfields.vocabulary import COLOURS, NOVEL_COLOURS, prompt_of
 from priors_shared.errors import UserError
 
 _CLOSE = 5e-4
@@ -46,7 +46,7 @@ class Scene:
     """
 
     attribute: str
-    """A key of `COLOURS` or `MATERIALS`."""
+    """A key of `COLOURS`, `NOVEL_COLOURS` or `MATERIALS`."""
     shape: Shape
 
     @property
@@ -130,12 +130,13 @@ def scene_of(prompt: str) -> Scene:
     if words and words[0] in ("a", "an"):
         words = words[1:]
     attribute, shape = " ".join(words[:-1]), words[-1] if words else ""
-    if shape not in SHAPES or (attribute not in COLOURS and attribute not in MATERIALS):
+    shapes, attributes = {**SHAPES, **NOVEL_SHAPES}, [*COLOURS, *MATERIALS, *NOVEL_COLOURS]
+    if shape not in shapes or attribute not in attributes:
         raise UserError(
             f"{prompt!r} is no procedural scene: write 'a ATTRIBUTE SHAPE' with a shape of "
-            f"{', '.join(SHAPES)} and an attribute of {', '.join([*COLOURS, *MATERIALS])}"
+            f"{', '.join(shapes)} and an attribute of {', '.join(attributes)}"
         )
-    return Scene(attribute, SHAPES[shape])
+    return Scene(attribute, shapes[shape])
 
 
 def _scaled(camera: Camera, factor: int) -> Camera:

@@ -1,4 +1,4 @@
-"""The nine shapes as signed distance fields of named parts.
+"""The nine shapes, and one beyond them, as signed distance fields of named parts.
 
 Units are the scene's: every shape fits into the unit ball, z is up, the front is at -y. A part's function is
 negative inside and never overstates the distance outside, so sphere tracing cannot step through it.
@@ -119,6 +119,18 @@ def _ring(centre: Triple, radius: Number, thick: Number) -> Distance:
     return distance
 
 
+def _rod(one: Triple, other: Triple, radius: Number) -> Distance:
+    """Round-ended rod between two points; a ball where they are the same."""
+
+    def distance(p: Tensor) -> Tensor:
+        start = p.new_tensor(one)
+        along = p.new_tensor(other) - start
+        share = ((p - start) @ along / along.square().sum().clamp(min=1e-12)).clamp(0, 1)
+        return (p - start - share[:, None] * along).norm(dim=-1) - radius
+
+    return distance
+
+
 def _union(*parts: Distance) -> Distance:
     def distance(p: Tensor) -> Tensor:
         return torch.stack([part(p) for part in parts]).amin(0)
@@ -226,3 +238,16 @@ _SHAPES = (
 )
 SHAPES: Mapping[str, Shape] = {shape.name: shape for shape in _SHAPES}
 """By name."""
+_TEAPOT = Shape(
+    "teapot",
+    {
+        "body": _rod((0, 0, -0.08), (0, 0, -0.08), 0.46),
+        "lid": _rod((0, 0, 0.4), (0, 0, 0.5), 0.11),
+        "spout": _rod((-0.36, 0, -0.12), (-0.72, 0, 0.24), 0.09),
+        "handle": _without(
+            _ring((0.5, 0, -0.05), 0.26, 0.06), _rod((0, 0, -0.08), (0, 0, -0.08), 0.45)
+        ),
+    },
+)
+NOVEL_SHAPES: Mapping[str, Shape] = {_TEAPOT.name: _TEAPOT}
+"""Of no prompt that is trained on or held out: out of distribution (4.4.3)."""

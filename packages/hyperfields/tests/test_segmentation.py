@@ -18,6 +18,7 @@ from hyperfields.cameras import orbit
 from hyperfields.cli import main
 from hyperfields.config import FieldConfig, LaunchConfig, ModelConfig, SegmentConfig
 from hyperfields.distillation import Distillation
+from hyperfields.experiments import segmentation as experiment
 from hyperfields.field import Field
 from hyperfields.rendering import over
 from hyperfields.scenes import scene_of
@@ -276,3 +277,30 @@ def test_bad_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
     with pytest.raises(UserError):
         HyperSegmentationFields.from_pretrained("no-such")
     assert over(torch.zeros(1, 1, 4)).min() == 1
+
+
+def test_the_experiment_compares_on_the_same_novel_scenes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(experiment.SEGMENT, "segmentation_cpu", lambda: TINY)  # type: ignore[attr-defined]
+    monkeypatch.setattr(experiment, "SCENES", 2)
+    monkeypatch.setattr(experiment, "BASELINE", 2)
+    out, runs = tmp_path / "out", tmp_path / "runs"
+    experiment.run(out=out, runs=runs, quick=True)
+    assert not out.exists()
+    experiment.run(out=out, runs=runs, seeds=(0, 1))
+    result = json.loads((out / "figure-4.11-cpu.json").read_text())
+    assert [row["model"] for row in result["rows"]] == [
+        "one forward pass",
+        "per-scene distillation",
+    ]
+    assert {name: len(scores) for name, scores in result["per_scene"].items()} == {
+        "one forward pass": 4,
+        "per-scene distillation": 4,
+    }
+    assert set(result["comparisons"]) >= {"psnr", "miou_2d", "miou_3d", "consistency", "seconds"}
+    assert (out / "figure-4.11-cpu-scenes.png").is_file()
+    before = result["per_scene"]["one forward pass"][0]["psnr"]
+    experiment.run(out=out, runs=runs, seeds=(0, 1), quick=True)
+    again = json.loads((out / "figure-4.11-cpu.json").read_text())
+    assert again["per_scene"]["one forward pass"][0]["psnr"] == before

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -506,23 +506,37 @@ def evaluate_segmentation(
     model: HyperSegmentationFields,
     config: SegmentConfig,
     *,
-    scenes: int = 18,
+    scenes: int = 12,
     baseline_iterations: int = 0,
-) -> dict[str, dict[str, float]]:
-    """Scores on novel scenes, mean over them; with iterations, also of the per-scene baseline."""
+    each: Callable[[], object] = lambda: None,
+) -> dict[str, list[dict[str, float]]]:
+    """Scores on novel scenes, of which some views are given and others compared, and seconds that a field took.
+
+    Args:
+        model: the network.
+        config: how it was trained.
+        scenes: how many, drawn apart from those trained on.
+        baseline_iterations: also fit a field to each scene's given views and their labels; 0: do not.
+        each: called after each scene.
+    """
     novel = labelled_scenes(scenes, config.views, config.image_size, config.seed, novel=True)
-    given = range(config.input_views)
+    given = list(range(config.input_views))
     shown = range(config.input_views, min(config.views, config.input_views + 4))
     rows: dict[str, list[dict[str, float]]] = {}
     for scene in novel:
-        field = model.generate(scene.images[list(given)], [scene.cameras[v] for v in given])
-        rows.setdefault("one forward pass", []).append(score_field(field, scene, list(shown)))
-        if baseline_iterations:
-            fitted = distil_scene(config, scene, list(given), baseline_iterations)
-            rows.setdefault("per-scene distillation", []).append(
-                score_field(fitted, scene, list(shown))
+        made: dict[str, Callable[[], Field]] = {
+            "one forward pass": partial(
+                model.generate, scene.images[given], [scene.cameras[v] for v in given]
             )
-    return {
-        name: {key: float(np.mean([f[key] for f in found])) for key in found[0]}
-        for name, found in rows.items()
-    }
+        }
+        if baseline_iterations:
+            made["per-scene distillation"] = partial(
+                distil_scene, config, scene, given, baseline_iterations
+            )
+        for name, make in made.items():
+            begun = time.perf_counter()
+            field = make()
+            seconds = {"seconds": time.perf_counter() - begun}
+            rows.setdefault(name, []).append(seconds | score_field(field, scene, list(shown)))
+        each()
+    return rows

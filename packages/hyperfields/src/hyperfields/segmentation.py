@@ -7,7 +7,8 @@ is rendered as colour is and learns to match 2D feature maps. Offline these are 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from itertools import pairwise

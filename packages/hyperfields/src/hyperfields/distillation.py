@@ -42,7 +42,7 @@ class Distillation(nn.Module):
 
     def forward(
         self,
-        tokens: Float[Tensor, prompts * conditioning],
+        tokens: Float[Tensor, " prompts *conditioning"],
         real: Bool[Tensor, "prompts _"],
         points: Float[Tensor, "prompts rays samples 3"],
         lengths: Float[Tensor, "prompts rays samples"],

@@ -79,7 +79,7 @@ def transition(
 
 
 def noised_probabilities(
-    classes: Int[Tensor, batch * rest],
+    classes: Int[Tensor, " batch *rest"],
     abar: Float[Tensor, " batch"],
     marginal: Float[Tensor, " classes"],
 ) -> Float[Tensor, "batch *rest classes"]:
@@ -89,7 +89,7 @@ def noised_probabilities(
 
 
 def reverse_probabilities(
-    current: Int[Tensor, batch * rest],
+    current: Int[Tensor, " batch *rest"],
     clean: Float[Tensor, "batch *rest classes"],
     abar_s: Float[Tensor, " batch"],
     abar_t: Float[Tensor, " batch"],

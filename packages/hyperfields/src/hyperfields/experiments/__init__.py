@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from hyperfields.experiments import held_out, ood
+from hyperfields.experiments import amortization, held_out, ood
 
 EXPERIMENTS: dict[str, Callable[..., None]] = {
     **{name: partial(held_out.run, name) for name in held_out.FIGURES},
     "figure-4.8": ood.run,
+    "amortization": amortization.run,
 }

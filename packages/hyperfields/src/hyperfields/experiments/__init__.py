@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from hyperfields.experiments import amortization, held_out, ood
+from hyperfields.experiments import amortization, held_out, ood, retrieval
 
 EXPERIMENTS: dict[str, Callable[..., None]] = {
     **{name: partial(held_out.run, name) for name in held_out.FIGURES},
+    "table-4.1": retrieval.run,
     "figure-4.8": ood.run,
     "amortization": amortization.run,
 }

@@ -92,7 +92,7 @@ class HeldApart:
     ) -> tuple[Float[Tensor, "count 3 height width"], Int[Tensor, " count"]]:
         """Random renders, corrupted, and which prompt each is of."""
 
-        def uniform(low: float, high: float) -> float:
+        def uniform(low: float | int, high: float | int) -> float:
             return low + (high - low) * float(torch.rand((), generator=generator))
 
         which = torch.randint(len(self.scenes), (count,), generator=generator)
@@ -120,7 +120,7 @@ def train_encoder(
     *,
     seed: int,
     updates: int,
-    candidates: Sequence[str] = CANDIDATES,
+    candidates: Sequence[str],
     cameras: int = 24,
     batch: int = 48,
 ) -> RenderEncoder:
@@ -167,7 +167,7 @@ def retrieve(
     encoder: RenderEncoder,
     prompts: Float[Tensor, "candidates dim"],
     images: Mapping[str, Float[Tensor, "views height width 4"]],
-    candidates: Sequence[str] = CANDIDATES,
+    candidates: Sequence[str],
 ) -> dict[int, float]:
     """Top-k over all views of all scenes."""
     shown = over(torch.cat(list(images.values()))).permute(0, 3, 1, 2)
@@ -195,7 +195,9 @@ def run(
         folder = runs / f"retrieval_{preset}" / f"encoder-{seed}"
         if quick and not (folder / CONFIG).is_file():
             continue
-        encoders[seed] = train_encoder(folder, text, seed=seed, updates=updates)
+        encoders[seed] = train_encoder(
+            folder, text, seed=seed, updates=updates, candidates=CANDIDATES
+        )
     if not encoders:
         return
     cameras = evaluation_views(VIEWS, SIZE)
@@ -210,7 +212,10 @@ def run(
         exact = procedural_views(members, cameras)
         pictures[f"exact, {group}"] = {prompt: exact[prompt].images for prompt in members}
     found = {
-        name: {seed: retrieve(encoder, prompts, shown) for seed, encoder in encoders.items()}
+        name: {
+            seed: retrieve(encoder, prompts, shown, CANDIDATES)
+            for seed, encoder in encoders.items()
+        }
         for name, shown in pictures.items()
     }
     rows: list[dict[str, Any]] = [

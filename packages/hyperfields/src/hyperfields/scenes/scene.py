@@ -82,7 +82,7 @@ class Scene:
         return Traced(hit, distance, points, normals, part)
 
     def colours(
-        self, traced: Traced, *, light: Sequence[float] = _LIGHT, ambient: float | int = 0.4
+        self, traced: Traced, *, light: Sequence[float | int] = _LIGHT, ambient: float | int = 0.4
     ) -> Float[Tensor, "rays 4"]:
         """Red, green, blue (premultiplied) and opacity, which is 0 or 1, of rays traced in its shape.
 

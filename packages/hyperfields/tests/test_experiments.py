@@ -49,6 +49,11 @@ def test_both_arms_are_trained_measured_and_reused(
         f"figure-4.9-cpu-{arm}.png" for arm in ("dynamic", "static")
     }
     assert result["config"]["static"]["model"]["conditioning"] == "static"
+    EXPERIMENTS["att3d"](out=out, runs=runs, seeds=(0,))
+    result = json.loads((out / "att3d-cpu.json").read_text())
+    assert result["config"]["grid"]["model"]["conditioning"] == "grid"
+    grid = HyperFields.from_pretrained(runs / "procedural_cpu" / "grid-0")
+    assert grid.net.grid_head is not None
     weights = runs / "procedural_cpu/dynamic-0/model/model.safetensors"
     before = weights.stat().st_mtime_ns
     EXPERIMENTS["figure-4.4"](out=out, runs=runs, quick=True, seeds=(0,))

@@ -567,7 +567,10 @@ def _reproduce(args: list[str]) -> None:
         return EXPERIMENTS
 
     run_experiments(
-        PROGRAM, args, ("figure-4.4", "figure-4.9", "table-4.1", "figure-4.8", "amortization"), load
+        PROGRAM,
+        args,
+        ("figure-4.4", "figure-4.9", "att3d", "table-4.1", "figure-4.8", "amortization"),
+        load,
     )
 
 

@@ -173,7 +173,7 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """For Adam: the hash grid, whose entries see few gradients, has a rate and an epsilon of its own."""
     # Lists, not sets: a resumed run's optimizer state is matched by the parameters' order.
-    grid = list(net.encoding.parameters())
+    grid = net.grid_parameters()
     of_grid = {id(p) for p in grid}
     rest = [p for p in net.parameters() if id(p) not in of_grid]
     return [

@@ -8,6 +8,7 @@ the table and multiplying, which writes all eight rows out.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,13 +98,15 @@ class HashGrid(nn.Module):
         )
         self.dim = levels * features
 
-    def forward(self, positions: Float[Tensor, "points 3"]) -> Float[Tensor, "points dim"]:
-        """Features of each position, level after level."""
+    def forward(
+        self, positions: Float[Tensor, "points 3"], tables: Sequence[Tensor] | None = None
+    ) -> Float[Tensor, "points dim"]:
+        """Features of each position, level after level; of other tables than its own where these are given."""
         # In memory axis after axis, as `corners` wants it: turned once instead of at each level.
         unit = (positions.T.contiguous().clamp(-1, 1) * 0.5 + 0.5).T
         found = [
             _WeightedRows.apply(table, *self.corners(unit, level))
-            for level, table in enumerate(self.tables)
+            for level, table in enumerate(self.tables if tables is None else tables)
         ]
         return torch.cat(found, -1)
 
@@ -153,6 +156,8 @@ class PositionEncoding(nn.Module):
         self.sinusoids = Sinusoids(frequencies)
         self.dim = grid.dim + self.sinusoids.dim
 
-    def forward(self, positions: Float[Tensor, "points 3"]) -> Float[Tensor, "points dim"]:
-        """Grid features, then sinusoids of the position clamped to the box."""
-        return torch.cat([self.grid(positions), self.sinusoids(positions.clamp(-1, 1))], -1)
+    def forward(
+        self, positions: Float[Tensor, "points 3"], tables: Sequence[Tensor] | None = None
+    ) -> Float[Tensor, "points dim"]:
+        """Grid features, then sinusoids of the position clamped to the box; see `HashGrid.forward`."""
+        return torch.cat([self.grid(positions, tables), self.sinusoids(positions.clamp(-1, 1))], -1)

@@ -66,7 +66,7 @@ def test_weights_sum_to_one_and_rows_exist(grid: HashGrid) -> None:
     unit[:8] = torch.tensor([[(i >> a) & 1 for a in range(3)] for i in range(8)])  # the corners
     for level, table in enumerate(grid.tables):
         rows, weights = grid.corners(unit, level)
-        torch.testing.assert_close(weights.sum(-1), torch.ones(500).double())
+        torch.testing.assert_close(weights.sum(0), torch.ones(500).double())
         assert (weights >= 0).all()
         assert int(rows.min()) >= 0
         assert int(rows.max()) < len(table)
@@ -80,7 +80,7 @@ def test_vertices_reproduce_their_entries_and_dense_levels_have_no_collision(
     vertices = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), -1).view(-1, 3)
     features = grid(vertices * 2 - 1)[:, :3]
     rows, weights = grid.corners(vertices, 0)
-    own = rows.gather(1, weights.argmax(-1, keepdim=True)).squeeze(-1)
+    own = rows.gather(0, weights.argmax(0, keepdim=True)).squeeze(0)
     assert sorted(own.tolist()) == list(range((n + 1) ** 3))
     torch.testing.assert_close(features, grid.tables[0][own])
 

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from hyperfields.config import FieldConfig, ModelConfig
-from hyperfields.experiments import EXPERIMENTS, ood
+from hyperfields.experiments import EXPERIMENTS, amortization, ood
 from hyperfields.experiments.ood import Curve, OodPreset
 from hyperfields.model import HyperFields
 from hyperfields.presets import DISTILL
+from priors_shared.errors import UserError
 
 
 def test_both_arms_are_trained_measured_and_reused(
@@ -48,6 +49,11 @@ def test_both_arms_are_trained_measured_and_reused(
         f"figure-4.9-cpu-{arm}.png" for arm in ("dynamic", "static")
     }
     assert result["config"]["static"]["model"]["conditioning"] == "static"
+    EXPERIMENTS["att3d"](out=out, runs=runs, seeds=(0,))
+    result = json.loads((out / "att3d-cpu.json").read_text())
+    assert result["config"]["grid"]["model"]["conditioning"] == "grid"
+    grid = HyperFields.from_pretrained(runs / "procedural_cpu_short" / "grid-0")
+    assert grid.net.grid_head is not None
     weights = runs / "procedural_cpu_short/dynamic-0/model/model.safetensors"
     before = weights.stat().st_mtime_ns
     EXPERIMENTS["figure-4.4"](out=out, runs=runs, quick=True, seeds=(0,))
@@ -116,3 +122,46 @@ def test_fine_tuning_is_compared_on_prompts_that_the_model_does_not_know(
     before = [p.stat().st_mtime_ns for p in done]
     EXPERIMENTS["figure-4.8"](out=out, runs=runs, quick=True, seeds=(0,))
     assert [p.stat().st_mtime_ns for p in done] == before
+
+
+def test_break_even_is_where_the_two_totals_meet() -> None:
+    count = amortization.break_even(600.0, 10.0, 0.5)
+    assert count is not None
+    assert 600 + 0.5 * count == pytest.approx(10 * count)
+    assert amortization.break_even(600.0, 0.4, 0.5) is None
+    curve = Curve([0, 8, 16, 24], [10.0, 18.0, 20.2, 20.6], 0.5)
+    assert amortization.seconds_to_equal(curve, 18.0) == {"reaches_generated": True, "seconds": 4.0}
+    # Never as good: what it needs to its own plateau, not all that it was given.
+    assert amortization.seconds_to_equal(curve, 28.0) == {
+        "reaches_generated": False,
+        "seconds": 8.0,
+    }
+
+
+def test_amortisation_needs_a_finished_training(
+    tiny_model: Callable[..., HyperFields], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny_model("a red chair", "a blue mug")
+    model.trained["held_out"] = ["a blue chair", "a red mug"]
+    model.save(tmp_path / "model")
+    tiny = OodPreset(
+        teach="teacher_cpu",
+        finetune="finetune_cpu",
+        model=str(tmp_path / "model"),
+        updates={"scratch": 2},  # type: ignore[arg-type]
+        common={"image_size": 6, "samples": 4, "views": 2, "batch": 1, "log_every": 1},
+        views=1,
+    )
+    monkeypatch.setitem(ood.PRESETS, "cpu", tiny)  # type: ignore[arg-type]
+    out, runs = tmp_path / "out", tmp_path / "runs"
+    with pytest.raises(UserError, match=r"reproduce figure-4\.4"):
+        EXPERIMENTS["amortization"](out=out, runs=runs)
+    trained = runs / "procedural_cpu" / "dynamic-0"
+    model.save(trained / "model")
+    lines = [{"step": 1, "seconds": 40.0}, {"step": 2, "seconds": 90.0}]
+    (trained / "timing.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    EXPERIMENTS["amortization"](out=out, runs=runs, quick=True)
+    result = json.loads((out / "amortization-cpu.json").read_text())
+    assert [s["prompt"] for s in result["scenes"]] == ["a blue chair", "a red mug"]
+    assert result["stage_2_seconds"] == 90.0
+    assert (out / "amortization-cpu-break-even.png").is_file()

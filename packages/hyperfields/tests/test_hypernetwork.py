@@ -10,6 +10,7 @@ from torch import Tensor
 
 from hyperfields.cameras import orbit
 from hyperfields.config import FieldConfig, ModelConfig
+from hyperfields.distillation import parameter_groups
 from hyperfields.field import Field, decode, layer_shapes, run_mlp
 from hyperfields.hypernetwork import ConditioningTransformer, HyperNetwork
 from hyperfields.rendering import render_image
@@ -234,3 +235,40 @@ def test_large_renders_skip_empty_space_by_the_weights_as_they_are() -> None:
     seen = field.render(camera, 64)
     assert float((seen - render_image(field, camera, 64)).abs().max()) < 0.5 / 255
     assert float(seen[32, 32, 3]) > 0.9
+
+
+def test_the_baseline_writes_grids_and_shares_the_mlp(
+    tokens: tuple[Tensor, Tensor], points: Tensor
+) -> None:
+    """ATT3D: what differs between prompts is the hash grid, and only that."""
+    net = build(replace(MODEL, conditioning="grid"))
+    for weight, bias in net.generate_layers(*tokens, points):
+        assert torch.equal(weight[0], weight[1])
+        assert torch.equal(bias[0], bias[1])
+    token = net.transformer(*tokens)
+    one, other = net.materialize(token, ["one", "other"])
+    for own, its in zip(one.encoding.grid.tables, other.encoding.grid.tables, strict=True):
+        assert float((own - its).detach().abs().max()) > 1e-4
+    densities, values = net(*tokens, points)
+    for i, field in enumerate((one, other)):
+        torch.testing.assert_close(field(points[i]), (densities[i], values[i]))
+    # The prompt reaches the scene through the grid alone: without shares, all prompts are one.
+    with torch.no_grad():
+        for parameter in net.grid_head.shares[-1].parameters():  # type: ignore[union-attr]
+            parameter.zero_()
+    same, _ = net(*tokens, points[:1].expand(2, -1, -1))
+    assert torch.equal(same[0], same[1])
+
+
+def test_every_parameter_of_the_baseline_learns_grids_at_their_own_rate(
+    tokens: tuple[Tensor, Tensor], points: Tensor
+) -> None:
+    net = build(replace(MODEL, conditioning="grid"))
+    densities, values = net(*tokens, points)
+    (densities.log().sum() + (values * torch.rand_like(values)).sum()).backward()
+    still = [n for n, p in net.named_parameters() if p.grad is None or not p.grad.any()]
+    assert not still
+    rest, grids = parameter_groups(net, 1e-3, 1e-2)
+    entries = {id(p) for p in [*net.encoding.grid.tables, *net.grid_head.mixed]}  # type: ignore[union-attr]
+    assert {id(p) for p in grids["params"]} == entries
+    assert len(rest["params"]) + len(entries) == len(list(net.parameters()))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +27,7 @@ OPTIONS = {"timestep": 3, "seed": 4, "pooling": "max"}
 
 
 @pytest.fixture(autouse=True)
-def _loaded(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a program that has only told molfeat to load its plug-ins."""
     for module, name in (
         (molfeat.trans.pretrained, "MiDiTransformer"),
@@ -36,7 +35,6 @@ def _loaded(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     ):
         monkeypatch.delattr(module, name, raising=False)
     load_registered_plugins(plugins=["MiDi"])
-    yield
 
 
 @pytest.fixture

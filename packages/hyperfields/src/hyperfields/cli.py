@@ -717,7 +717,20 @@ def _reproduce(args: list[str]) -> None:
 
         return EXPERIMENTS
 
-    run_experiments(PROGRAM, args, ("figure-4.4", "figure-4.9", "figure-4.8", "figure-4.11"), load)
+    run_experiments(
+        PROGRAM,
+        args,
+        (
+            "figure-4.4",
+            "figure-4.9",
+            "att3d",
+            "table-4.1",
+            "figure-4.8",
+            "figure-4.11",
+            "amortization",
+        ),
+        load,
+    )
 
 
 # --- presets ---

@@ -75,8 +75,9 @@ class ModelConfig:
     """units of a head"""
     hidden: int = 64
     """hidden units of the MLPs that write weights"""
-    conditioning: Literal["dynamic", "static"] = "dynamic"
-    """dynamic: weights depend on the activations before them (Eq. 4.5); static: on the prompt alone"""
+    conditioning: Literal["dynamic", "static", "grid"] = "dynamic"
+    """dynamic: weights depend on the activations before them (Eq. 4.5); static: on the prompt alone; grid: one MLP
+    for all scenes, and hash grids written from the prompt (the baseline ATT3D)"""
     stop_gradient: bool = True
     """no gradient through the activations that a layer's weights depend on (Fig. 4.3)"""
     weights: Literal["direct", "modulated"] = "direct"

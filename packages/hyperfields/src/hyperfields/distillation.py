@@ -197,7 +197,7 @@ def sample_batch(
     return tokens, real, stacked[0], stacked[1], stacked[2], stacked[3]
 
 
-def build_optimizer(net: nn.Module, config: FitConfig) -> torch.optim.Adam:
+def build_optimizer(net: Any, config: FitConfig) -> torch.optim.Adam:
     """Adam; each group remembers the rate that the schedule scales."""
     groups = parameter_groups(net, config.learning_rate, config.grid_learning_rate)
     for group in groups:
@@ -206,11 +206,14 @@ def build_optimizer(net: nn.Module, config: FitConfig) -> torch.optim.Adam:
 
 
 def parameter_groups(
-    net: nn.Module, learning_rate: float, grid_learning_rate: float
+    net: Any, learning_rate: float, grid_learning_rate: float
 ) -> list[dict[str, Any]]:
-    """For Adam: the hash grid, whose entries see few gradients, has a rate and an epsilon of its own."""
+    """For Adam: the hash grid, whose entries see few gradients, has a rate and an epsilon of its own.
+
+    net: a module whose `grid_parameters()` says which these are.
+    """
     # Lists, not sets: a resumed run's optimizer state is matched by the parameters' order.
-    grid = [p for name, p in net.named_parameters() if "encoding." in name]
+    grid = net.grid_parameters()
     of_grid = {id(p) for p in grid}
     rest = [p for p in net.parameters() if id(p) not in of_grid]
     return [

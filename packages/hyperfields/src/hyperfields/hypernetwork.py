@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from jaxtyping import Bool, Float
@@ -11,9 +12,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hyperfields.config import ModelConfig
+from hyperfields.encoding import PositionEncoding
 from hyperfields.field import Field, Layer, build_encoding, decode, layer_shapes, run_mlp
 from hyperfields.rendering import BOUND
 
+GRID_RANK = 16
+"""Hash grids of which a prompt's is mixed, in the baseline ATT3D."""
 PROBES = 4096
 """Points that a materialised field's weights are computed from."""
 
@@ -107,8 +111,36 @@ class WeightHead(nn.Module):
         return weight, written[:, self.out * self.into :]
 
 
+class GridHead(nn.Module):
+    """What ATT3D (Lorraine et al. 2023) writes instead: a hash grid, from CT; the MLP is one for all scenes.
+
+    A two-layer MLP with ReLU gives the shares in which learned grids are added to one of all prompts. That is a
+    third, linear layer to all of the tables, of few inputs: theirs is wider, and would be 50 million weights here.
+    """
+
+    def __init__(self, dim: int, hidden: int, tables: Sequence[Tensor]) -> None:
+        super().__init__()
+        self.shares = nn.Sequential(nn.Linear(dim, hidden), nn.ReLU(), nn.Linear(hidden, GRID_RANK))
+        self.mixed = nn.ParameterList(
+            torch.empty(GRID_RANK, *table.shape).uniform_(-1e-2, 1e-2) for table in tables
+        )
+
+    def forward(
+        self, token: Float[Tensor, "prompts dim"], tables: Sequence[Tensor]
+    ) -> list[Float[Tensor, "prompts rows features"]]:
+        """Each prompt's tables, level by level."""
+        shares = self.shares(token) / math.sqrt(GRID_RANK)
+        return [
+            table + torch.einsum("pk,krf->prf", shares, mixed)
+            for table, mixed in zip(tables, self.mixed, strict=True)
+        ]
+
+
 class HyperNetwork(nn.Module):
-    """Prompts and points to densities and colours, by one hash grid for all scenes and an MLP for each."""
+    """Prompts and points to densities and colours, by one hash grid for all scenes and an MLP for each.
+
+    Or, as the baseline, the other way round: see `GridHead`.
+    """
 
     def __init__(self, config: ModelConfig, text_dim: int) -> None:
         super().__init__()
@@ -118,6 +150,16 @@ class HyperNetwork(nn.Module):
         )
         self.encoding = build_encoding(config.field)
         shapes = layer_shapes(config.field)
+        self.grid_head: GridHead | None = None
+        self.shared: nn.ModuleList | None = None
+        if config.conditioning == "grid":
+            tables = list(self.encoding.grid.tables)
+            self.grid_head = GridHead(self.transformer.dim, config.hidden, tables)
+            linears = [nn.Linear(into, out) for out, into in shapes]
+            for linear in linears[:-1]:
+                nn.init.kaiming_normal_(linear.weight)
+            self.shared = nn.ModuleList(linears)
+            return
         dynamic = config.conditioning == "dynamic"
         self.heads = nn.ModuleList(
             WeightHead(
@@ -152,8 +194,18 @@ class HyperNetwork(nn.Module):
 
     def _generate(self, token: Tensor, points: Tensor) -> tuple[Tensor, list[Layer]]:
         prompts, count, _ = points.shape
-        encoded = self.encoding(points.reshape(-1, 3)).view(prompts, count, -1)
         layers: list[Layer] = []
+        if self.shared is not None:
+            grids = self._grids(token)
+            encoded = torch.stack(
+                [self.encoding(at, grid) for at, grid in zip(points, grids, strict=True)]
+            )
+            layers = [
+                (linear.weight.expand(prompts, -1, -1), linear.bias.expand(prompts, -1))
+                for linear in cast("list[nn.Linear]", list(self.shared))
+            ]
+            return run_mlp(encoded, lambda i, _: layers[i], len(layers)), layers
+        encoded = self.encoding(points.reshape(-1, 3)).view(prompts, count, -1)
 
         def layer(i: int, before: Tensor | None) -> Layer:
             if before is not None and self.config.stop_gradient:
@@ -164,20 +216,45 @@ class HyperNetwork(nn.Module):
 
         return run_mlp(encoded, layer, self.config.field.layers), layers
 
+    def _grids(self, token: Tensor) -> list[list[Tensor]]:
+        """The tables of each prompt's hash grid, where these are written."""
+        assert self.grid_head is not None, "asked with conditioning grid only"
+        levels = self.grid_head(token, list(self.encoding.grid.tables))
+        return [[level[i] for level in levels] for i in range(len(token))]
+
+    def grid_parameters(self) -> list[nn.Parameter]:
+        """Entries of hash grids, which see few gradients."""
+        mixed = [] if self.grid_head is None else list(self.grid_head.mixed)
+        return [*self.encoding.parameters(), *mixed]
+
+    def _encoding_of(self, token: Tensor) -> list[PositionEncoding]:
+        """The position encoding of each prompt: the same, or with tables of its own."""
+        if self.grid_head is None:
+            return [self.encoding] * len(token)
+        own = []
+        for tables in self._grids(token):
+            encoding = build_encoding(self.config.field).to(token.device)
+            for held, table in zip(encoding.grid.tables, tables, strict=True):
+                held.copy_(table)
+            own.append(encoding)
+        return own
+
     @torch.no_grad()
     def materialize(self, token: Float[Tensor, "prompts dim"], names: Sequence[str]) -> list[Field]:
         """Fields with weights of their own, one per conditioning token, computed from the same fixed points.
 
-        What they show then depends neither on chunks nor on order. They share this network's hash grid.
+        What they show then depends neither on chunks nor on order. They share this network's hash grid, unless
+        grids are what is written.
         """
         # Conditioned on where points of a training step lie: all over the box.
         probes = probe_points().to(token.device)
         _, layers = self._generate(token, probes.expand(len(token), -1, -1))
+        encodings = self._encoding_of(token)
         return [
             Field(
                 self.config.field,
                 prompt=name,
-                encoding=self.encoding,
+                encoding=encodings[i],
                 layers=[(weight[i].clone(), bias[i].clone()) for weight, bias in layers],
             )
             for i, name in enumerate(names)

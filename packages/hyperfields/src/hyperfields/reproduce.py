@@ -159,7 +159,10 @@ def stored_sections(folder: Path) -> Sequence[Section]:
         path = folder / f"{name}-cpu.json"
         if path.is_file():
             result = read_result(path)
-            parts: list[Any] = [result["claim"], comparison_table(result["rows"], {})]
+            parts: list[Any] = [
+                result["claim"],
+                comparison_table(result["rows"], result["thesis"] or {}),
+            ]
             parts += [Figure.from_file(p, p.stem) for p in sorted(folder.glob(f"{name}-cpu-*.png"))]
             sections.append(Section(f"Stored: {name}", parts))
     return sections

@@ -123,6 +123,10 @@ class SegmentationNetwork(nn.Module):
         real = torch.ones(inputs.shape[:2], dtype=torch.bool, device=inputs.device)
         return self.hypernetwork.transformer(*self._tokens(inputs, real))
 
+    def grid_parameters(self) -> list[nn.Parameter]:
+        """Those of the hash grid."""
+        return self.hypernetwork.grid_parameters()
+
     def _tokens(self, inputs: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
         tokens = self.encoder(inputs)
         return tokens, real.repeat_interleave(tokens.shape[1] // real.shape[1], 1)

@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from hyperfields.experiments import held_out, ood, segmentation
+from hyperfields.experiments import amortization, held_out, ood, retrieval, segmentation
 
 EXPERIMENTS: dict[str, Callable[..., None]] = {
     **{name: partial(held_out.run, name) for name in held_out.FIGURES},
+    "table-4.1": retrieval.run,
     "figure-4.8": ood.run,
     "figure-4.11": segmentation.run,
+    "amortization": amortization.run,
 }

@@ -109,7 +109,7 @@ def run(
     # Seed by seed: what is there when it is stopped can be compared.
     for seed, (case, prompt), arm in product(seeds, CASES.items(), NAMES):
         config = config_of(sizes, arm, prompt, seed, model)
-        folder = runs / f"ood_{preset}" / f"{arm}-{prompt.replace(' ', '-')}-{seed}"
+        folder = curve_folder(runs, preset, arm, prompt, seed)
         if not (folder / "model" / CONFIG).is_file():
             if quick:
                 continue
@@ -143,6 +143,11 @@ def run(
         thesis={},
         extra=extra,
     )
+
+
+def curve_folder(runs: Path, preset: str, arm: Arm, prompt: str, seed: int) -> Path:
+    """Where a run lives."""
+    return runs / f"ood_{preset}" / f"{arm}-{prompt.replace(' ', '-')}-{seed}"
 
 
 def config_of(

@@ -81,16 +81,24 @@ class Scene:
         normals[hit] = self.shape.normals(points[hit])
         return Traced(hit, distance, points, normals, part)
 
-    def colours(self, traced: Traced) -> Float[Tensor, "rays 4"]:
+    def colours(
+        self, traced: Traced, *, light: Sequence[float | int] = _LIGHT, ambient: float | int = 0.4
+    ) -> Float[Tensor, "rays 4"]:
         """Red, green, blue (premultiplied) and opacity, which is 0 or 1, of rays traced in its shape.
 
         Reflectance times half-Lambert light: the same from all sides.
+
+        Args:
+            traced: what the rays meet in a scene of this shape.
+            light: towards it.
+            ambient: share of the light that comes from everywhere.
         """
-        towards = torch.nn.functional.normalize(traced.points.new_tensor(_LIGHT), dim=0)
-        light = 0.4 + 0.6 * (0.5 + 0.5 * traced.normals[traced.hit] @ towards)
+        towards = torch.nn.functional.normalize(traced.points.new_tensor(light), dim=0)
+        facing = 0.5 + 0.5 * traced.normals[traced.hit] @ towards
+        shade = ambient + (1 - ambient) * facing
         colour = traced.points.new_zeros(len(traced.points), 4)
         colour[traced.hit, :3] = (
-            reflectance(self.attribute, traced.points[traced.hit]) * light[:, None]
+            reflectance(self.attribute, traced.points[traced.hit]) * shade[:, None]
         )
         colour[:, 3] = traced.hit.to(colour.dtype)
         return colour

@@ -20,6 +20,7 @@ from molfeat_diffusion.predict import (
     MLPClassifier,
     MLPRegressor,
     Predictor,
+    calibrated,
     head,
     out_of_fold,
     platt,
@@ -135,6 +136,23 @@ def test_platt_gives_probabilities_that_are_right_on_average() -> None:
     # Twenty rows that are separable say no more than 21/22.
     slope, offset = platt(np.repeat([-5.0, 5.0], 20), np.repeat([False, True], 20))
     assert 1 / (1 + np.exp(-(5 * slope + offset))) == pytest.approx(21 / 22, abs=0.01)
+
+
+def test_a_scaffolds_labels_do_not_calibrate_its_own_scores() -> None:
+    rng = np.random.default_rng(0)
+    groups = [str(i // 8) for i in range(80)]
+    logits = rng.normal(size=80)
+    positive = logits + rng.normal(size=80) > 0
+    before = calibrated(logits, positive, groups)
+    changed = positive.copy()
+    changed[16:24] = ~changed[16:24]
+    after = calibrated(logits, changed, groups)
+    np.testing.assert_array_equal(after[16:24], before[16:24])
+    assert not np.allclose(after, before)
+    # Noise that was fitted to would look better than guessing the share; measured so, it does not.
+    noise = rng.random(80) < 0.5
+    share = noise.mean() * (1 - noise.mean())
+    assert ((calibrated(logits, noise, groups) - noise) ** 2).mean() > share
 
 
 def test_blocks_are_a_transformer_with_names() -> None:

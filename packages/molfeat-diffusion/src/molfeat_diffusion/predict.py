@@ -353,7 +353,7 @@ class Predictor:
         model = head(task, blocks.widths, **options)
         outside = out_of_fold(model, X, y, groups)
         calibration = platt(outside, y == y.max()) if task == "classification" else (1.0, 0.0)
-        metrics = _metrics(task, outside, y, calibration)
+        metrics = _metrics(task, outside, y, groups)
         record = {"rows": len(rows), "scaffolds": len(set(groups)), "metrics": metrics}
         if task == "classification":
             record["classes"] = np.unique(y).tolist()
@@ -453,18 +453,26 @@ def platt(logits: np.ndarray, positive: np.ndarray) -> tuple[float, float]:
     return max(float(fitted.coef_[0, 0]), 1e-3), float(fitted.intercept_[0])
 
 
+def calibrated(logits: np.ndarray, positive: np.ndarray, groups: Sequence[str]) -> np.ndarray:
+    """(N,) probabilities of each row, by Platt's scaling fitted without its scaffold: what to measure it by."""
+    found = np.empty(len(logits))
+    for train, test in GroupKFold(min(FOLDS, len(set(groups)))).split(logits, positive, groups):
+        slope, offset = platt(logits[train], positive[train])
+        found[test] = 1 / (1 + np.exp(-(slope * logits[test] + offset)))
+    return found
+
+
 def _metrics(
-    task: str, outside: np.ndarray, y: np.ndarray, calibration: tuple[float, float]
+    task: str, outside: np.ndarray, y: np.ndarray, groups: Sequence[str]
 ) -> dict[str, float]:
     if task == "regression":
         error = float(np.sqrt(np.mean((outside - y) ** 2)))
         return {"rmse": error, "r2": float(r2_score(y, outside))}
     positive = y == y.max()
-    probabilities = 1 / (1 + np.exp(-(calibration[0] * outside + calibration[1])))
     return {
         "auroc": float(roc_auc_score(positive, outside)),
         "auprc": float(average_precision_score(positive, outside)),
-        "brier": float(brier_score_loss(positive, probabilities)),
+        "brier": float(brier_score_loss(positive, calibrated(outside, positive, groups))),
         "positives": float(positive.mean()),
     }
 

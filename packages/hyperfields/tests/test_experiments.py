@@ -5,16 +5,26 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from hyperfields.config import FieldConfig, ModelConfig
-from hyperfields.experiments import EXPERIMENTS, amortization, ood
+from hyperfields.evaluation import write_contact_sheet
+from hyperfields.experiments import EXPERIMENTS, amortization, held_out, ood
 from hyperfields.experiments.ood import Curve, OodPreset
 from hyperfields.model import HyperFields
 from hyperfields.presets import DISTILL
 from priors_shared.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def small_sheets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Contact sheets of a few pixels: at their usual size they take most of a test's time."""
+    small = partial(write_contact_sheet, size=8, samples=4)
+    for module in (held_out, ood):
+        monkeypatch.setattr(module, "write_contact_sheet", small)
 
 
 def test_both_arms_are_trained_measured_and_reused(

@@ -30,6 +30,15 @@ def test_ranks_are_counted_by_hand_and_ties_count_against() -> None:
     assert found[5] == found[10] == 100
 
 
+def test_degraded_renders_keep_coarse_colours_and_lose_detail() -> None:
+    image = torch.full((2, 3, 32, 32), 0.5)
+    image[1, :, ::2] = 1.0
+    image[1, :, 1::2] = 0.0
+    flat, stripes = retrieval.degrade(image)
+    torch.testing.assert_close(flat, stripes)  # stripes of a pixel are gone, the noise is the same
+    assert float(flat.std()) == pytest.approx(retrieval.NOISE, rel=0.1)
+
+
 def test_candidates_are_all_prompts_and_distractors() -> None:
     assert set(procedural_prompts()) < set(retrieval.CANDIDATES)
     assert len(set(retrieval.CANDIDATES)) == len(retrieval.CANDIDATES) == 160
@@ -109,7 +118,10 @@ def test_generated_and_exact_renders_of_unseen_and_seen_prompts_are_looked_up(
     EXPERIMENTS["table-4.1"](out=out, runs=runs, seeds=(0, 1), updates=1)
     result = json.loads((out / "table-4.1-cpu.json").read_text())
     assert [row["model"] for row in result["rows"]] == [
-        f"{what}, {group}" for group in ("unseen", "seen") for what in ("generated", "exact")
+        f"{what}, {group}{quality}"
+        for quality in ("", ", degraded")
+        for group in ("unseen", "seen")
+        for what in ("generated", "exact")
     ]
     assert all(row["top-5"]["mean"] == 100 for row in result["rows"])  # of four candidates
     assert result["seeds"] == [0, 1]

@@ -14,6 +14,7 @@ from sklearn.pipeline import make_pipeline
 from molfeat_diffusion import language
 from molfeat_diffusion.cli import main
 from molfeat_diffusion.descriptors import DescriptorFeaturizer, fingerprint
+from molfeat_diffusion.library import screen_file
 from molfeat_diffusion.predict import (
     BlockStandardizer,
     FeatureBlocks,
@@ -27,6 +28,7 @@ from molfeat_diffusion.predict import (
 )
 from molfeat_diffusion.screening import diversity, pick, rank
 from molfeat_diffusion.splits import scaffold_of, scaffold_split
+from molfeat_diffusion.tables import read_rows
 from priors_shared.errors import UserError
 
 RINGS = ("c1ccccc1", "C1CCCCC1", "c1ccncc1", "c1ccsc1", "C1CCNCC1", "c1ccoc1", "C1CCOC1")
@@ -325,6 +327,28 @@ def test_screen_picks_draws_and_reports(fitted: Path, table: Path, tmp_path: Pat
     report = json.loads((tmp_path / "picks.csv.json").read_text())
     assert report["failed"] == 1
     assert report["picks"]["scaffolds"] >= report["best"]["scaffolds"]
+
+
+@pytest.mark.parametrize("diverse", [False, True])
+def test_screening_a_stream_picks_as_from_the_whole(
+    fitted: Path, table: Path, tmp_path: Path, diverse: bool
+) -> None:
+    """Of the rows of a chunk, only those that may still be picked are kept."""
+    predictor = Predictor.load(fitted)
+    X = predictor.blocks.transform([row.molecule for row in read_rows(table)])
+    scores = predictor.scores(X)
+    mols = [Chem.MolFromSmiles(row.molecule) for row in read_rows(table)]
+    vectors = [
+        fingerprint(m) if np.isfinite(s) else None for m, s in zip(mols, scores, strict=True)
+    ]
+    wanted = pick(scores, vectors, 3, diverse=diverse)
+    assert len(scores) > 30  # not all are candidates
+    out = tmp_path / "picks.csv"
+    screen_file(predictor, table, out, top=3, diverse=diverse, chunk=4, quiet=True)
+    found = list(csv.DictReader(out.open()))
+    assert [int(row["row"]) for row in found] == wanted
+    ranks = {int(row): number for number, row in enumerate(rank(scores), start=1)}
+    assert [int(row["rank"]) for row in found] == [ranks[row] for row in wanted]
 
 
 @pytest.mark.parametrize(

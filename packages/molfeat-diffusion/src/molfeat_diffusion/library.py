@@ -19,7 +19,7 @@ from molfeat_diffusion.descriptors import fingerprint
 from molfeat_diffusion.features import Failure
 from molfeat_diffusion.plots import picture_grid
 from molfeat_diffusion.predict import FeatureBlocks, Predictor
-from molfeat_diffusion.screening import diversity, pick, rank
+from molfeat_diffusion.screening import POOL, diversity, pick
 from molfeat_diffusion.tables import chunks, count_rows, read_rows, read_targets, write_failures
 from priors_shared.console import Progress
 from priors_shared.errors import UserError
@@ -35,6 +35,16 @@ class Scored(NamedTuple):
     scores: np.ndarray
     features: np.ndarray
     failures: list[Failure]
+
+
+class _Candidate(NamedTuple):
+    """A row that may be picked."""
+
+    row: int
+    id: str
+    molecule: Any
+    score: float
+    features: np.ndarray
 
 
 def fit_file(
@@ -144,31 +154,39 @@ def screen_file(
         raise UserError(f"{out} exists: remove it, or use another --out")
     if top < 1:
         raise UserError(f"--top {top}: must be 1 or more")
-    ids: list[str] = []
-    smiles: list[str | None] = []
-    parts: list[np.ndarray] = []
-    features: list[np.ndarray] = []
+    # In constant memory: whatever is picked, is among these.
+    candidates: list[_Candidate] = []
     report: list[Failure] = []
+    rows = failed = 0
     for part in scored(predictor, source, **options):
-        ids += part.ids
-        known = np.isfinite(part.scores)
-        smiles += [
-            _canonical(m) if ok else None for m, ok in zip(part.molecules, known, strict=True)
+        known = np.flatnonzero(np.isfinite(part.scores))
+        candidates += [
+            _Candidate(
+                part.start + int(i),
+                part.ids[i],
+                part.molecules[i],
+                float(part.scores[i]),
+                part.features[i],
+            )
+            for i in known
         ]
-        parts.append(part.scores)
-        features.append(predictor.model["standardize"].transform(part.features))
+        candidates.sort(key=lambda candidate: -candidate.score)  # stable: ties in the input's order
+        del candidates[POOL * top :]
         report += part.failures
-    scores, matrix = np.concatenate(parts), np.concatenate(features)
-    order = rank(scores)
-    if not len(order):
-        raise UserError(f"{source}: no row has a score; {len(ids)} failed")
-    mols = {int(i): Chem.MolFromSmiles(smiles[i]) for i in order}
-    fingerprints = [fingerprint(mols[i]) if i in mols else None for i in range(len(ids))]
+        rows += len(part.ids)
+        failed += len(part.ids) - len(known)
+    if not candidates:
+        raise UserError(f"{source}: no row has a score; {rows} failed")
+    scores = np.array([candidate.score for candidate in candidates])
+    matrix = predictor.model["standardize"].transform([c.features for c in candidates])
+    smiles = [_canonical(candidate.molecule) for candidate in candidates]
+    mols = [Chem.MolFromSmiles(text) for text in smiles]
+    fingerprints = [fingerprint(mol) for mol in mols]
     picks = pick(scores, fingerprints, top, diverse=diverse)
     best = pick(scores, fingerprints, top, diverse=False)
     found = {
-        "rows": len(ids),
-        "failed": len(ids) - len(order),
+        "rows": rows,
+        "failed": failed,
         "picks": diversity([mols[i] for i in picks], matrix[picks]),
         "best": diversity([mols[i] for i in best], matrix[best]),
         "mean_score": {"picks": float(scores[picks].mean()), "best": float(scores[best].mean())},
@@ -177,11 +195,12 @@ def screen_file(
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["pick", "rank", "row", "id", "smiles", "score"])
-    ranks = {int(row): number for number, row in enumerate(order, start=1)}
-    for number, row in enumerate(picks, start=1):
-        writer.writerow([number, ranks[row], row, ids[row], smiles[row], f"{scores[row]:.6g}"])
-    legends = [f"{ids[row]}  {scores[row]:.3g}" for row in picks]
-    picture_grid(out.with_suffix(".png"), [mols[row] for row in picks], legends)
+    for number, i in enumerate(picks, start=1):
+        chosen = candidates[i]
+        values = [number, i + 1, chosen.row, chosen.id, smiles[i], f"{chosen.score:.6g}"]
+        writer.writerow(values)
+    legends = [f"{candidates[i].id}  {candidates[i].score:.3g}" for i in picks]
+    picture_grid(out.with_suffix(".png"), [mols[i] for i in picks], legends)
     write_failures(out.with_name(f"{out.name}.failures.csv"), report)
     write_atomically(out.with_name(f"{out.name}.json"), json.dumps(found, indent=2) + "\n")
     write_atomically(out, text.getvalue())

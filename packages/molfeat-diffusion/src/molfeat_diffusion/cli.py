@@ -90,6 +90,11 @@ class _FeaturizeOptions:
     """seconds for one conformer"""
     jobs: int = 1
     """processes that make conformers"""
+    engine: Literal["local", "ray"] = "local"
+    """ray: shards are made by Ray Data, on the cluster of RAY_ADDRESS or on this machine; the output is the
+    same"""
+    workers: int = 1
+    """of --engine ray, each with --jobs processes and --threads threads; with --device cuda each has a GPU"""
     device: str = "cpu"
     """where the network runs: cpu, cuda, mps"""
     cache: Annotated[Path | None, described("FILE", "")] = None
@@ -138,6 +143,9 @@ def _featurize(args: list[str]) -> None:
         id_column=options.id_column,
         shard_rows=options.shard_rows,
         resume=options.resume,
+        engine=options.engine,
+        workers=options.workers,
+        threads=options.threads,
         quiet=options.quiet,
     )
     if summary.duplicates:

@@ -13,10 +13,12 @@ import io
 import json
 import os
 import shutil
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -36,7 +38,6 @@ from molfeat_diffusion.tables import (
 )
 from priors_shared.console import Progress
 from priors_shared.errors import UserError
-from priors_shared.runs import write_atomically
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,12 +62,18 @@ def featurize_file(
     id_column: str | None = None,
     shard_rows: int = 512,
     resume: bool = False,
+    engine: Literal["local", "ray"] = "local",
+    workers: int = 1,
+    threads: int | None = None,
     quiet: bool = False,
 ) -> Summary:
     """Write features of every row of `source` to `out`, and the failure table beside it.
 
     Rows that fail are NaN, missing or an error, by the featurizer's `errors`. The failure table is
     OUT.failures.csv: row, id, stage, reason, failed (no: the row was altered, and has features).
+
+    With the engine ray, `workers` processes make the shards (`distributed.make_shards`), each with `threads` CPU
+    threads and `featurizer.n_jobs` processes of its own for conformers. The output is the same, to the bit.
 
     Raises:
         UserError: unreadable input, an output that exists, shards of another run in the way; a row that
@@ -79,8 +86,11 @@ def featurize_file(
         raise UserError(
             f"{out}: a .npy has no ids, so skipped rows would shift it: use --errors nan"
         )
-    if shard_rows < 1:
-        raise UserError(f"--shard-rows {shard_rows}: must be 1 or more")
+    for option, value in (("--shard-rows", shard_rows), ("--workers", workers)):
+        if value < 1:
+            raise UserError(f"{option} {value}: must be 1 or more")
+    if engine == "ray" and featurizer.cache is not None:
+        raise UserError("--cache is one process's: leave it out with --engine ray")
     parts = out.with_name(f"{out.name}.parts")
     if out.exists() and not parts.exists():
         raise UserError(f"{out} exists: remove it, or use another --out")
@@ -92,6 +102,24 @@ def featurize_file(
         raise UserError(f"{source}: it has no rows")
     key = _key(featurizer, source, columns, shard_rows)
     parts.mkdir(exist_ok=True)
+    if engine == "ray":
+        from molfeat_diffusion.distributed import make_shards
+
+        try:
+            make_shards(
+                featurizer,
+                partial(pending_shards, source, columns, shard_rows, parts, key),
+                partial(run_shard, parts=parts.resolve(), key=key),
+                total,
+                workers=workers,
+                threads=threads,
+                quiet=quiet,
+            )
+        except UserError:
+            if not any(parts.glob("*.json")):
+                shutil.rmtree(parts)  # nothing to go on from
+            raise
+    # Shards that Ray made are found, checked and counted here; in one process, they are made here.
     failures: list[Failure] = []
     seen: set[int] = set()
     duplicates = start = 0
@@ -101,7 +129,7 @@ def featurize_file(
             record = _finished(shard, key, start, rows)
             if record is None:
                 try:
-                    record = _run(featurizer, rows, start, shard, key)
+                    record = run_shard(featurizer, start, rows, parts=parts, key=key)
                 except UserError:
                     if start == 0:
                         shutil.rmtree(parts)  # nothing to go on from
@@ -130,9 +158,22 @@ def featurize_file(
     )
 
 
-def _run(
-    featurizer: MiDiFeaturizer, rows: list[Row], start: int, shard: Path, key: str
+def pending_shards(
+    source: Path, columns: dict[str, str | None], shard_rows: int, parts: Path, key: str
+) -> Iterator[tuple[int, list[Row]]]:
+    """First row and rows of each shard that is not done, as the file is read."""
+    start = 0
+    for rows in chunks(read_rows(source, **columns), shard_rows):
+        if _finished(parts / f"{start:012d}", key, start, rows) is None:
+            yield start, rows
+        start += len(rows)
+
+
+def run_shard(
+    featurizer: MiDiFeaturizer, start: int, rows: list[Row], *, parts: Path, key: str
 ) -> dict[str, Any]:
+    """Write a shard's features, then its record, which is returned."""
+    shard = parts / f"{start:012d}"
     ids = [row.id for row in rows]
     features, report = featurizer.transform(
         [row.molecule for row in rows], ids=ids, first_row=start, return_failures=True
@@ -147,12 +188,7 @@ def _run(
     sink = io.BytesIO()
     pq.write_table(table, sink)
     content = sink.getvalue()
-    pending = shard.with_suffix(".parquet.next")
-    with open(pending, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    pending.replace(shard.with_suffix(".parquet"))
+    _write(shard.with_suffix(".parquet"), content)
     record = {
         "key": key,
         "start": start,
@@ -161,8 +197,18 @@ def _run(
         "digest": hashlib.sha256(content).hexdigest(),
         "report": report,
     }
-    write_atomically(shard.with_suffix(".json"), json.dumps(record))
+    _write(shard.with_suffix(".json"), json.dumps(record).encode())
     return record
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Atomically, by a name of its own: a killed run's last worker may still write the same shard."""
+    pending = path.with_name(f"{path.name}.{uuid.uuid4().hex}.next")
+    with open(pending, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    pending.replace(path)
 
 
 def _finished(shard: Path, key: str, start: int, rows: list[Row]) -> dict[str, Any] | None:

@@ -180,8 +180,9 @@ class ScoreConfig:
     prompt: str = "a red chair"
     """what to show"""
     guidance: str = "empirical"
-    """empirical: the exact denoiser of a procedural scene's renders; a run folder of train
-    procedural_unet: a diffusion model of procedural scenes; else a diffusers pipeline: stable-diffusion, a Hugging Face id or a folder"""
+    """empirical: the exact denoiser of a procedural scene's renders; a run folder of train procedural_unet: a
+    diffusion model of procedural scenes; else a diffusers pipeline: stable-diffusion, a Hugging Face id or a
+    folder"""
     method: Literal["sds", "vsd"] = "sds"
     """sds: Score Distillation Sampling (Eq. 4.1); vsd: Variational Score Distillation, with a LoRA"""
     scale: float = 100.0

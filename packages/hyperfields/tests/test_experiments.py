@@ -164,7 +164,7 @@ def test_amortisation_needs_a_finished_training(
     )
     monkeypatch.setitem(ood.PRESETS, "cpu", tiny)  # type: ignore[arg-type]
     out, runs = tmp_path / "out", tmp_path / "runs"
-    with pytest.raises(UserError, match=r"reproduce figure-4\.4"):
+    with pytest.raises(UserError, match="hyperfields train procedural_cpu --out"):
         EXPERIMENTS["amortization"](out=out, runs=runs)
     trained = runs / "procedural_cpu" / "dynamic-0"
     model.save(trained / "model")

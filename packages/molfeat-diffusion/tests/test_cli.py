@@ -80,15 +80,15 @@ def test_a_killed_run_resumes_without_doing_shards_again(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     featurized("in.csv", "-o", "straight.parquet", "--shard-rows", "2")
-    run, done = featurize._run, []
+    run, done = featurize.run_shard, []
 
-    def counted(featurizer: object, rows: list, start: int, *rest: object) -> dict:
+    def counted(featurizer: object, start: int, rows: list, **where: object) -> dict:
         if start == 4 and len(done) == 2:
             raise KeyboardInterrupt
         done.append(start)
-        return run(featurizer, rows, start, *rest)  # type: ignore[arg-type]
+        return run(featurizer, start, rows, **where)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(featurize, "_run", counted)
+    monkeypatch.setattr(featurize, "run_shard", counted)
     with pytest.raises(SystemExit) as stop:
         featurized("in.csv", "-o", "out.parquet", "--shard-rows", "2")
     assert stop.value.code == 130

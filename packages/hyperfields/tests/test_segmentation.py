@@ -220,12 +220,12 @@ def test_labels_of_points_and_pixels_agree() -> None:
 
 def test_resized_views_look_along_the_same_rays() -> None:
     camera = orbit(30, 20, 64)
-    images = torch.rand(1, 64, 64, 3)
+    images = torch.rand(1, 64, 64, 4)
     small, (placed,) = resized(images, [camera], 16)
-    assert small.shape == (1, 16, 16, 3)
+    assert small.shape == (1, 16, 16, 4)
     point = torch.tensor([[0.3, -0.2, 0.1]])
     torch.testing.assert_close(placed.project(point), camera.project(point) / 4)
-    assert view_inputs(small, [placed]).shape == (1, 9, 16, 16)
+    assert view_inputs(small, [placed]).shape == (1, 10, 16, 16)
 
 
 def test_the_order_of_views_changes_nothing() -> None:
@@ -234,6 +234,56 @@ def test_the_order_of_views_changes_nothing() -> None:
     inputs = labelled_scenes(1, 3, 16, 0)[0].inputs[None].double()
     torch.testing.assert_close(net.condition(inputs), net.condition(inputs.flip(1)))
     assert not torch.allclose(net.condition(inputs), net.condition(inputs[:, :2]))
+
+
+def test_empty_blocks_and_views_left_out_change_nothing() -> None:
+    torch.manual_seed(0)
+    net = SegmentationNetwork(replace(TINY.model, field=replace(FIELD, features=2))).double()
+    inputs = torch.zeros(1, 2, 10, 32, 32).double()
+    inputs[:, :, :4, :8, :8] = torch.rand(4, 8, 8).double()
+    tokens = net.encoder(inputs)  # 4 x 4 of each view; something is seen in the first
+    seen = net.hypernetwork.transformer(tokens[:, [0, 16]], torch.ones(1, 2, dtype=torch.bool))
+    torch.testing.assert_close(net.condition(inputs), seen)
+    points = torch.rand(1, 5, 3).double()
+    real = torch.tensor([[True, False]])
+    alone, _ = net(inputs, real, points)
+    inputs[:, 1, :4, :8, :8] = 0.3
+    torch.testing.assert_close(net(inputs, real, points)[0], alone)
+    assert not torch.allclose(net(inputs, torch.ones_like(real), points)[0], alone)
+    assert net.condition(torch.zeros(1, 2, 10, 32, 32).double()).isfinite().all()
+
+
+def test_tokens_are_spread_over_scenes() -> None:
+    torch.manual_seed(0)
+    net = SegmentationNetwork(replace(TINY.model, field=replace(FIELD, features=2)))
+    inputs = torch.stack([scene.inputs for scene in labelled_scenes(6, 3, 16, 0)])
+    assert net.condition(inputs).std(0).mean() < 0.5
+    net.spread_tokens(inputs)
+    spread = net.condition(inputs)
+    torch.testing.assert_close(spread.mean(0), torch.zeros(16), atol=1e-4, rtol=0)
+    torch.testing.assert_close(spread.std(0), torch.ones(16), atol=1e-3, rtol=0)
+
+
+def test_features_do_not_drown_colours() -> None:
+    class Net(torch.nn.Module):
+        def forward(self, inputs, real, points):
+            return torch.full(points.shape[:2], 1e4), torch.zeros(*points.shape[:2], 3 + features)
+
+    one = torch.ones(1, 1, dtype=torch.bool)
+    losses = []
+    for features in (0, 1, 13):
+        target = torch.zeros(1, 4, 3 + features)
+        target[..., 0] = 1.0
+        seen = Distillation(Net())(
+            torch.zeros(1, 1, 1),
+            one,
+            torch.zeros(1, 4, 5, 3),
+            torch.ones(1, 4, 5),
+            target,
+            torch.zeros_like(target),
+        )
+        losses.append(float(seen))
+    assert losses == pytest.approx([1 / 3] * 3)
 
 
 def test_the_command_writes_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -51,7 +51,8 @@ class Distillation(nn.Module):
     ) -> Float[Tensor, ""]:
         """Mean over rays and channels of the squared error; summed over prompts, as Eq. 4.6.
 
-        Channels are red, green, blue, and as many of the field's features as the target has.
+        Channels are red, green, blue, and as many of the field's features as the target has. Features have a mean
+        of their own, added to the colours': however many they are, colours count as much.
         """
         prompts, rays, samples, _ = points.shape
         densities, values = self.net(tokens, real, points.flatten(1, 2))
@@ -61,7 +62,11 @@ class Distillation(nn.Module):
         channels = target.shape[-1]
         shown = values[..., :channels].reshape(prompts * rays, samples, channels)
         seen, _ = composite(weights, shown, background.flatten(0, 1))
-        return (seen - target.flatten(0, 1)).square().mean() * prompts
+        error = (seen - target.flatten(0, 1)).square()
+        loss = error[:, :3].mean()
+        if channels > 3:
+            loss = loss + error[:, 3:].mean()
+        return loss * prompts
 
 
 def distill(

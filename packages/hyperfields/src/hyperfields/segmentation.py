@@ -40,8 +40,11 @@ if TYPE_CHECKING:
     import trimesh
 
 TRAIN_COMMAND = "hyperfields train segmentation_cpu"
-VIEW_CHANNELS = 9
-"""Red, green, blue on white; direction and moment of each pixel's ray."""
+VIEW_CHANNELS = 10
+"""Red, green, blue, premultiplied; opacity; direction and moment of each pixel's ray."""
+ALPHA = 3
+BLOCK = 8
+"""Pixels along each side of what a token stands for."""
 TOKEN_DIM = 128
 SCENES, NOVEL = 2**31 - 3, 2**31 - 4  # paths of generators beside the updates'
 
@@ -58,25 +61,25 @@ class LabelledViews:
     """Indices into PARTS; -1: background."""
 
     @cached_property
-    def inputs(self) -> Float[Tensor, "views 9 height width"]:
+    def inputs(self) -> Float[Tensor, "views 10 height width"]:
         """What the view encoder sees."""
-        return view_inputs(over(self.images), self.cameras)
+        return view_inputs(self.images, self.cameras)
 
 
 def view_inputs(
-    images: Float[Tensor, "views height width 3"], cameras: Sequence[Camera]
-) -> Float[Tensor, "views 9 height width"]:
-    """Colours in [-1, 1], with direction and moment (origin x direction) of each pixel's ray."""
+    images: Float[Tensor, "views height width 4"], cameras: Sequence[Camera]
+) -> Float[Tensor, "views 10 height width"]:
+    """Premultiplied RGBA in [0, 1], with direction and moment (origin x direction) of each pixel's ray."""
     height, width = images.shape[1:3]
     rays = [camera.rays() for camera in cameras]
     directions = torch.stack([r.directions for r in rays])
     moments = torch.linalg.cross(torch.stack([r.origins for r in rays]), directions)
     placed = torch.cat([directions, moments], -1).view(len(cameras), height, width, 6)
-    return torch.cat([2 * images - 1, placed.to(images)], -1).permute(0, 3, 1, 2)
+    return torch.cat([images, placed.to(images)], -1).permute(0, 3, 1, 2)
 
 
 class ViewEncoder(nn.Module):
-    """A small convolutional net: each view to tokens, one for a block of 8 x 8 pixels."""
+    """A small convolutional net: each view to tokens, one for each block of pixels."""
 
     def __init__(self, dim: int = TOKEN_DIM) -> None:
         super().__init__()
@@ -91,7 +94,7 @@ class ViewEncoder(nn.Module):
         )
 
     def forward(
-        self, inputs: Float[Tensor, "scenes views 9 height width"]
+        self, inputs: Float[Tensor, "scenes views 10 height width"]
     ) -> Float[Tensor, "scenes tokens dim"]:
         """Tokens of all views of a scene, in one sequence: which view they come from, their rays say."""
         scenes, views = inputs.shape[:2]
@@ -109,7 +112,7 @@ class SegmentationNetwork(nn.Module):
 
     def forward(
         self,
-        inputs: Float[Tensor, "scenes views 9 height width"],
+        inputs: Float[Tensor, "scenes views 10 height width"],
         real: Bool[Tensor, "scenes views"],
         points: Float[Tensor, "scenes points 3"],
     ) -> tuple[Float[Tensor, "scenes points"], Float[Tensor, "scenes points values"]]:
@@ -117,7 +120,7 @@ class SegmentationNetwork(nn.Module):
         return self.hypernetwork(*self._tokens(inputs, real), points)
 
     def condition(
-        self, inputs: Float[Tensor, "scenes views 9 height width"]
+        self, inputs: Float[Tensor, "scenes views 10 height width"]
     ) -> Float[Tensor, "scenes dim"]:
         """The conditioning token of each scene."""
         real = torch.ones(inputs.shape[:2], dtype=torch.bool, device=inputs.device)
@@ -128,8 +131,25 @@ class SegmentationNetwork(nn.Module):
         return self.hypernetwork.grid_parameters()
 
     def _tokens(self, inputs: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
-        tokens = self.encoder(inputs)
-        return tokens, real.repeat_interleave(tokens.shape[1] // real.shape[1], 1)
+        """Tokens, and which are real: those of blocks where something is seen, if there are any."""
+        shown = F.max_pool2d(inputs[:, :, ALPHA], BLOCK).flatten(2) > 0
+        seen = (shown & real[:, :, None]).flatten(1)
+        everywhere = real.repeat_interleave(shown.shape[2], 1)
+        return self.encoder(inputs), torch.where(seen.any(1, keepdim=True), seen, everywhere)
+
+    @torch.no_grad()
+    def spread_tokens(self, inputs: Float[Tensor, "scenes views 10 height width"]) -> None:
+        """Set the last normalisation's scale and shift so that conditioning tokens of these scenes differ.
+
+        As new, all views make nearly the same token (text encoders come trained, this one does not), and the
+        weights that are written hardly depend on it: training stood still for hundreds of updates. Afterwards each
+        channel has mean 0 and variance 1 over the scenes, as activation normalisation begins (Kingma and
+        Dhariwal 2018).
+        """
+        tokens = self.condition(inputs)
+        norm = self.hypernetwork.transformer.norm
+        norm.weight.div_(tokens.std(0).clamp_min(1e-3))
+        norm.bias.copy_(-tokens.mean(0) * norm.weight)
 
 
 class HyperSegmentationFields:
@@ -201,15 +221,15 @@ class HyperSegmentationFields:
             cameras: where they were taken from, the object in [-1, 1]^3.
             name: of the field.
         """
-        shown, placed = resized(over(images), cameras, self.image_size)
+        shown, placed = resized(images, cameras, self.image_size)
         device = next(self.net.parameters()).device
         token = self.net.condition(view_inputs(shown, placed)[None].to(device))
         return self.net.hypernetwork.materialize(token, [name])[0]
 
 
 def resized(
-    images: Float[Tensor, "views height width 3"], cameras: Sequence[Camera], size: int
-) -> tuple[Float[Tensor, "views size size 3"], list[Camera]]:
+    images: Float[Tensor, "views height width 4"], cameras: Sequence[Camera], size: int
+) -> tuple[Float[Tensor, "views size size 4"], list[Camera]]:
     """Images averaged or interpolated to size x size, and the cameras that took them so."""
     placed = []
     for camera in cameras:
@@ -311,6 +331,8 @@ def train_segmentation(
     torch.manual_seed(generator_for(config.seed, INITIAL_WEIGHTS).initial_seed())
     net = SegmentationNetwork(model)
     scenes = labelled_scenes(config.scenes, config.views, config.image_size, config.seed)
+    if len(scenes) > 1:
+        net.spread_tokens(torch.stack([scene.inputs[: config.input_views] for scene in scenes]))
     first = fit(
         config,
         net,

@@ -264,10 +264,10 @@ class _GenerateOptions:
     model: Annotated[str, arg(metavar="MODEL")] = SHIPPED_MODEL
     """shipped weights, run folder, checkpoint folder or Hugging Face Hub id"""
     out: Annotated[Path, arg(metavar="PATH", aliases=["-o"])] = Path("generated")
-    """a mesh (.glb, .ply, .obj), picture (.png) or film (.mp4, .gif); or a folder, for one mesh per prompt and a
+    """a mesh (.glb, .ply, .obj), picture (.png) or film (.mp4, .gif); or a folder, for one file per prompt and a
     contact sheet"""
-    format: Literal["glb", "ply", "obj"] = "glb"
-    """of the meshes in a folder"""
+    format: Literal["glb", "ply", "obj", "gif", "mp4", "png"] = "glb"
+    """of the files in a folder: meshes, films or pictures"""
     turntable: Annotated[Path | None, described("FILE", "(default: none)")] = None
     """film of the first scene, too: .mp4 or .gif"""
     resolution: int = 128
@@ -284,9 +284,7 @@ def _generate(args: list[str]) -> None:
     about = "Generate scenes from prompts, each in one forward pass."
     options = parse_options(_GenerateOptions, f"{PROGRAM} generate", args, description=about)
     prompts = _prompts(options.prompt, options.prompts)
-    for name in ("resolution", "size", "samples"):
-        if getattr(options, name) < 2:
-            raise UserError(f"--{name} {getattr(options, name)}: give 2 or more")
+    _check_sizes(options)
     kind = _output_kind(options.out, len(prompts))
     if options.turntable is not None and options.turntable.suffix not in _FILMS:
         raise UserError(f"--turntable {options.turntable}: use one of {', '.join(_FILMS)}")
@@ -302,17 +300,21 @@ def _generate(args: list[str]) -> None:
     fields = model.generate_all(prompts)
     if kind == "folder":
         _write_folder(fields, options)
-    elif kind == "film":
-        _film(fields[0], options.out, options)
     elif kind == "picture":
         _sheet(fields, prompts, options.out, options)
     else:
-        _mesh(fields[0], options.out, options.resolution)
+        _write(fields[0], options.out, options)
     if options.turntable is not None:
         _film(fields[0], options.turntable, options)
 
 
 _MESHES, _FILMS = (".glb", ".ply", ".obj"), (".mp4", ".gif")
+
+
+def _check_sizes(options: _GenerateOptions | _ExportOptions) -> None:
+    for name in ("resolution", "size", "samples"):
+        if getattr(options, name) < 2:
+            raise UserError(f"--{name} {getattr(options, name)}: give 2 or more")
 
 
 def _output_kind(out: Path, prompts: int) -> str:
@@ -365,8 +367,17 @@ def _write_folder(fields: list[Field], options: _GenerateOptions) -> None:
             number += 1
             name = f"{base}-{number}"
         taken.add(name)
-        _mesh(field, options.out / f"{name}.{options.format}", options.resolution)
+        _write(field, options.out / f"{name}.{options.format}", options)
     _sheet(fields, [f.prompt for f in fields], options.out / "contact_sheet.png", options)
+
+
+def _write(field: Field, path: Path, options: _GenerateOptions | _ExportOptions) -> None:
+    if path.suffix.lower() in _MESHES:
+        _mesh(field, path, options.resolution)
+    elif path.suffix.lower() in _FILMS:
+        _film(field, path, options)
+    else:
+        _sheet([field], [field.prompt], path, options)
 
 
 def _mesh(field: Field, path: Path, resolution: int) -> None:
@@ -380,14 +391,16 @@ def _mesh(field: Field, path: Path, resolution: int) -> None:
     say(f"mesh      {path}: {len(mesh.vertices):,} vertices, {len(mesh.faces):,} faces")
 
 
-def _sheet(fields: list[Field], labels: list[str], path: Path, options: _GenerateOptions) -> None:
+def _sheet(
+    fields: list[Field], labels: list[str], path: Path, options: _GenerateOptions | _ExportOptions
+) -> None:
     from hyperfields.evaluation import write_contact_sheet
 
     write_contact_sheet(fields, labels, path, size=options.size, samples=options.samples)
     say(f"picture   {path}")
 
 
-def _film(field: Field, path: Path, options: _GenerateOptions) -> None:
+def _film(field: Field, path: Path, options: _GenerateOptions | _ExportOptions) -> None:
     from hyperfields.export import write_turntable
 
     written = write_turntable(field.bake(), path, size=options.size, samples=options.samples)
@@ -524,26 +537,28 @@ class _ExportOptions:
     prompt: Annotated[Positional[str | None], arg(metavar="[PROMPT]")] = None
     """of a model: which scene"""
     out: Annotated[Path, arg(metavar="PATH", aliases=["-o"])] = Path("field")
-    """folder for a NeRF with weights of its own; or a mesh (.glb, .ply, .obj)"""
+    """folder for a NeRF with weights of its own; or a mesh (.glb, .ply, .obj), picture (.png) or film (.mp4, .gif)"""
     resolution: int = 128
     """points along an edge of the grid that meshes are made on"""
+    size: int = 192
+    """pixels along each side of pictures and films"""
+    samples: int = 96
+    """points along a ray"""
 
 
 def _export(args: list[str]) -> None:
-    about = "Write one scene: a NeRF that needs no hypernetwork any more, or a mesh."
+    about = (
+        "Write one scene: a NeRF that needs no hypernetwork any more, a mesh, a picture or a film."
+    )
     options = parse_options(_ExportOptions, f"{PROGRAM} export", args, description=about)
-    if options.resolution < 2:
-        raise UserError(f"--resolution {options.resolution}: give 2 or more")
-    if options.out.suffix and options.out.suffix.lower() not in _MESHES:
-        raise UserError(
-            f"--out {options.out}: unknown format {options.out.suffix}: use a folder, or one of "
-            f"{', '.join(_MESHES)}"
-        )
+    _check_sizes(options)
+    if options.out.suffix:
+        _output_kind(options.out, 1)
     from hyperfields.model import load_field
 
     field = load_field(options.source, options.prompt)
     if options.out.suffix:
-        _mesh(field, options.out, options.resolution)
+        _write(field, options.out, options)
         return
     field.save(options.out)
     count = sum(p.numel() for p in [*field.weights, *field.biases])
@@ -708,6 +723,76 @@ def _view(args: list[str]) -> None:
         viewer.stop()
 
 
+# --- study ---
+
+
+@dataclass(frozen=True, kw_only=True)
+class _StudyOptions:
+    folders: Annotated[Positional[tuple[Path, ...]], arg(metavar="FOLDER FOLDER [...]")] = ()
+    """one for each method, named as it; in each a picture or film of every prompt, named as the prompt"""
+    out: Annotated[Path, arg(metavar="PAGE.html", aliases=["-o"])] = Path("study.html")
+    """page for raters; the key goes beside it"""
+    seed: int = 0
+    """of the codes that stand for methods in the page"""
+
+
+def _study(args: list[str]) -> None:
+    about = (
+        "A page on which raters rank what several methods made of the same prompts (4.4.4). It holds all pictures, "
+        "in an order of its own for each rater, and no method's name."
+    )
+    options = parse_options(_StudyOptions, f"{PROGRAM} study", args, description=about)
+    if options.out.suffix.lower() != ".html":
+        raise UserError(f"--out {options.out}: the page's name must end in .html")
+    from hyperfields.study import write_study
+
+    key = write_study(options.folders, options.out, seed=options.seed)
+    say(f"page      {options.out}: send it to raters, who send back a CSV")
+    say(f"key       {key}: keep it from them")
+    say(f"next      {PROGRAM} ranks {key} ANSWERS.csv ...")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _RanksOptions:
+    key: Annotated[Positional[Path], arg(metavar="PAGE.key.json")]
+    """what study wrote beside the page"""
+    answers: Annotated[Positional[tuple[Path, ...]], arg(metavar="ANSWERS.csv [...]")] = ()
+    """what raters saved"""
+    out: Annotated[Path | None, described("FILE.json", "(default: not written)")] = None
+    """result"""
+
+
+def _ranks(args: list[str]) -> None:
+    about = "Average ranks from raters' answers (Table 4.2); 1 is best."
+    options = parse_options(_RanksOptions, f"{PROGRAM} ranks", args, description=about)
+    from hyperfields.study import average_ranks
+    from priors_shared.devices import hardware
+    from priors_shared.reports import write_result
+
+    rows = average_ranks(options.key, options.answers)
+    raters = rows[0]["all prompts"].seeds
+    say(f"{raters} rater{'s' * (raters != 1)}; 1 is best; ± is half a 95 % interval")
+    for row in rows:
+        say(row["model"])
+        for name, rank in list(row.items())[1:]:
+            spread = "" if rank.spread is None else f" ± {rank.spread:.2f}"
+            say(f"  {name:<32}  {rank.mean:.2f}{spread}")
+    if options.out is not None:
+        write_result(
+            options.out,
+            experiment="table-4.2",
+            claim="raters rank this method before the others",
+            rows=rows,
+            config={"key": str(options.key)},
+            seeds=[],
+            data=f"answers of {raters} raters, who each saw the methods in random order",
+            hardware=hardware(),
+            command=shlex.join([PROGRAM, "ranks", *args]),
+            thesis={},
+        )
+        say(f"result    {options.out}")
+
+
 # --- reproduce ---
 
 
@@ -766,6 +851,8 @@ VERBS = {
     "eval": (_eval, "how well generated scenes match exact ones"),
     "segment": (_segment, "parts of an object in 3D, from a few posed views"),
     "view": (_view, "a viewer in the browser, on this machine only"),
+    "study": (_study, "a page on which raters rank several methods' scenes"),
+    "ranks": (_ranks, "average ranks from their answers"),
     "reproduce": (_reproduce, "run the experiments of the thesis"),
     "presets": (_presets, "list the presets"),
 }

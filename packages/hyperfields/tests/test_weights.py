@@ -6,6 +6,7 @@ import pytest
 
 from hyperfields.cameras import evaluation_views
 from hyperfields.evaluation import score_scenes
+from hyperfields.guidance.procedural import draw, load_procedural
 from hyperfields.model import SHIPPED, HyperFields
 from hyperfields.presets import HELD_OUT, TRAINED
 from hyperfields.views import procedural_views
@@ -22,9 +23,22 @@ def test_trained_and_held_out_scenes_are_the_presets(model: HyperFields) -> None
 
 
 def test_they_are_small() -> None:
-    files = [p for p in (SHIPPED / "procedural-cpu").iterdir() if p.is_file()]
-    assert {p.name for p in files} == {"README.md", "config.json", "model.safetensors"}
-    assert sum(p.stat().st_size for p in files) < 15e6
+    for name in ("procedural-cpu", "procedural-unet"):
+        files = {p.name for p in (SHIPPED / name).iterdir()}
+        assert files == {"README.md", "config.json", "model.safetensors"}
+    assert sum(p.stat().st_size for p in SHIPPED.rglob("*") if p.is_file()) < 20e6
+
+
+def test_the_guidance_draws_the_colour_asked_for_where_an_object_is() -> None:
+    guidance = load_procedural("procedural-unet")
+    assert set(guidance.trained["prompts"]) == set(TRAINED)
+    names = ("red", "green", "blue")
+    images = draw(guidance, [f"a {name} mug" for name in names], seed=0, steps=12)
+    for channel, image in enumerate(images):
+        whole = image.flatten(1)
+        object_ = whole[:, (whole.min(0).values < 0.5)]
+        assert 0.03 < object_.shape[1] / whole.shape[1] < 0.6
+        assert int(object_.mean(1).argmax()) == channel
 
 
 def test_held_out_scenes_have_colour_and_shape_asked_for(model: HyperFields) -> None:

@@ -10,7 +10,7 @@ MODEL_KIND = "hyperfields"
 SHIPPED_MODEL = "procedural-cpu"
 """The hypernetwork that the package brings along."""
 SHIPPED_GUIDANCE = "procedural-unet"
-"""Name of a diffusion model of procedural scenes beside it; the package does not bring one along yet."""
+"""The diffusion model of procedural scenes that the package brings along."""
 SEGMENT_KIND = "hyperfields segmentation"
 """Kind of a hypernetwork's checkpoint that is conditioned on views."""
 FIELD_KIND = "radiance-field"
@@ -180,9 +180,9 @@ class ScoreConfig:
     prompt: str = "a red chair"
     """what to show"""
     guidance: str = "empirical"
-    """empirical: the exact denoiser of a procedural scene's renders; a run folder of train procedural_unet: a
-    diffusion model of procedural scenes; else a diffusers pipeline: stable-diffusion, a Hugging Face id or a
-    folder"""
+    """empirical: the exact denoiser of a procedural scene's renders; procedural-unet, or a run folder of train
+    procedural_unet: a small diffusion model of such renders; else a diffusers pipeline: stable-diffusion, a
+    Hugging Face id or a folder"""
     method: Literal["sds", "vsd"] = "sds"
     """sds: Score Distillation Sampling (Eq. 4.1); vsd: Variational Score Distillation, with a LoRA"""
     scale: float = 100.0

@@ -108,7 +108,7 @@ def teacher_cpu() -> TeachConfig:
 
 
 def teacher_unet_cpu() -> TeachConfig:
-    """a small NeRF on 32 x 32 renders; give --guidance RUN of train procedural_unet"""
+    """a small NeRF on 32 x 32 renders, guided by the diffusion model procedural-unet"""
     return replace(teacher_cpu(), guidance=SHIPPED_GUIDANCE, scale=7.5)
 
 

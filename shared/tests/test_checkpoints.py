@@ -413,3 +413,16 @@ def test_nothing_is_pickled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_files_are_what_the_module_says(tmp_path: Path) -> None:
     save_number(tmp_path, 3)
     assert {path.name for path in tmp_path.iterdir()} == {checkpoints.WEIGHTS, checkpoints.CONFIG}
+
+
+def test_a_following_process_writes_no_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = torch.nn.Linear(2, 1)
+    monkeypatch.setenv("RANK", "3")
+    save_weights(tmp_path / "m", net, kind="k", config={})
+    save_training_state(tmp_path / "s", model=net, optimizer=None, step=1)
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setenv("RANK", "0")
+    save_weights(tmp_path / "m", net, kind="k", config={})
+    assert (tmp_path / "m").is_dir()

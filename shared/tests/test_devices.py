@@ -10,7 +10,15 @@ import torch
 from torch import nn
 
 from priors_shared import devices
-from priors_shared.devices import hardware, launch, peak_memory, set_threads
+from priors_shared.devices import (
+    end_followers,
+    hardware,
+    launch,
+    peak_memory,
+    require_one_device,
+    set_threads,
+    share,
+)
 from priors_shared.errors import UserError
 
 
@@ -144,3 +152,37 @@ def test_hardware_is_named() -> None:
     assert found["cores"] >= 1
     assert found["torch"] == torch.__version__
     assert isinstance(found["accelerators"], list)
+
+
+class Process:
+    """A fabric as one of several processes sees it."""
+
+    def __init__(self, rank: int, of: int) -> None:
+        self.global_rank, self.world_size, self.barriers = rank, of, 0
+
+    def barrier(self) -> None:
+        self.barriers += 1
+
+
+def test_a_batch_is_shared_out_whole() -> None:
+    parts = [share(range(7), Process(rank, 3)) for rank in range(3)]
+    assert sorted(i for part in parts for i in part) == list(range(7))
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+    assert list(share([5, 6], Process(2, 3))) == [5, 6]
+
+
+def test_all_processes_but_the_first_end_after_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    alone, first, other = Process(0, 1), Process(0, 2), Process(1, 2)
+    end_followers(alone)
+    end_followers(first)
+    assert (alone.barriers, first.barriers) == (0, 1)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    with pytest.raises(SystemExit) as stop:
+        end_followers(other)
+    assert (stop.value.code, other.barriers) == (0, 1)
+
+
+def test_what_runs_on_one_device_says_so() -> None:
+    require_one_device(1, "this")
+    with pytest.raises(UserError, match="--devices 2: this runs on one device"):
+        require_one_device(2, "this")

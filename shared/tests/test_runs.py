@@ -326,3 +326,22 @@ def test_a_run_that_began_is_kept_whatever_stops_it(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="ours"), create(tmp_path / "crash"):
         raise RuntimeError("a fault of ours: keep what is there")
     assert (tmp_path / "crash" / "config.json").is_file()
+
+
+def test_a_following_process_leaves_the_run_to_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Run.create(tmp_path / "run", {"seed": 1}, command="c", tensorboard=False) as first:
+        first.log(1, loss=0.5)
+        before = {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()}
+        monkeypatch.setenv("LOCAL_RANK", "1")
+        # Neither "already holds a run", nor a word or a line of its own.
+        with Run.create(tmp_path / "run", {"seed": 1}, command="c") as follower:
+            assert follower.quiet
+            follower.log(1, loss=0.7)
+            follower.truncate_after(0)
+            follower.log_timing(1)
+        assert {p: p.read_bytes() for p in before} == before
+        monkeypatch.setenv("LOCAL_RANK", "0")
+        first.log(2, loss=0.4)
+    assert [line["loss"] for line in read_metrics(tmp_path / "run")] == [0.5, 0.4]

@@ -17,6 +17,8 @@ from hyperfields.field import Field
 from hyperfields.hypernetwork import HyperNetwork
 from hyperfields.model import HyperFields, save_model
 from hyperfields.views import procedural_views, read_teachers
+from priors_shared.runs import read_metrics
+from priors_shared.testing import run_on_two_processes
 
 FIELD = FieldConfig(
     width=8,
@@ -87,6 +89,32 @@ def test_distill_generate_eval_from_a_folder_of_renders(
     assert result["means"]["teachers"]["psnr"] == pytest.approx(
         sum(s["psnr"] for s in result["scenes"]) / 2
     )
+
+
+def test_two_processes_share_an_update_out_and_train_as_one(
+    tiny_text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    cameras = [orbit(a, 20, 8) for a in (0, 120, 240)]
+    prompts = ["a red mug", "a blue plate", "a red plate"]
+    for i, views in enumerate(procedural_views(prompts, cameras).values()):
+        views.write(Path("teachers", str(i)))
+    small = ["--text", tiny_text, "--blocks", "1", "--heads", "2", "--head-dim", "4"]
+    small += ["--hidden", "8", "--width", "8", "--levels", "2", "--log2-rows", "8"]
+    small += ["--finest", "16", "--rays", "16", "--samples", "8", "--log-every", "1"]
+    small += ["--iterations", "3", "--quiet"]
+    main(["distill", "procedural_cpu", "teachers", *small, "-o", "one", "--accelerator", "cpu"])
+    capsys.readouterr()
+    said = run_on_two_processes(
+        "hyperfields", "distill", "procedural_cpu", "teachers", *small, "-o", "two"
+    )
+    assert said.count("next      hyperfields generate") == 1
+    one, two = (read_metrics(Path(name)) for name in ("one", "two"))
+    assert [line["step"] for line in two] == [1, 2, 3]
+    assert [line["psnr"] for line in two] == pytest.approx([line["psnr"] for line in one], abs=0.02)
+    assert one[0]["psnr"] != pytest.approx(one[2]["psnr"], abs=0.1)
+    assert HyperFields.from_pretrained("two").prompts == HyperFields.from_pretrained("one").prompts
+    assert "runs on one device" in refused(capsys, "teach", "a red mug", "--devices", "2")
 
 
 def test_generate_writes_meshes_and_a_contact_sheet(

@@ -15,6 +15,8 @@ from hypernet_maml.config import InnerLoop, MetaConfig, NetworkConfig
 from hypernet_maml.metatraining import new_learner, save_learner
 from hypernet_maml.networks import build_network
 from hypernet_maml.presets import DOMAIN, META, TRAIN
+from priors_shared.runs import read_metrics
+from priors_shared.testing import run_on_two_processes
 
 SIDE = 16
 
@@ -70,6 +72,18 @@ def test_train_metatrain_eval_adapt_export_diagnose(
     main(["metatrain", "glyphs_5way_cpu", "base", *data, *few, "--out", "meta", "--quiet"])
     assert Path("meta/plots/meta.png").is_file()
     assert json.loads(Path("meta/config.json").read_text())["inner"]["steps"] == 1
+    both = ["metatrain", "glyphs_5way_cpu", "base", *data, *few, "--out", "two", "--quiet"]
+    run_on_two_processes("hypernet-maml", *both)
+    alone, two = (read_metrics(Path(name)) for name in ("meta", "two"))
+    # The first process begins with the tasks that it would have alone; the other's gradients move it too.
+    assert two[0]["loss"] == pytest.approx(alone[0]["loss"], rel=1e-5)
+    assert two[1]["loss"] != pytest.approx(alone[1]["loss"], rel=1e-5)
+    run_on_two_processes(
+        *("hypernet-maml", "train", "cifar10_hyperwrn_16_1_cpu"),
+        *(*data, *network, *quick, "--out", "base2", "--quiet"),
+    )
+    assert [line["step"] for line in read_metrics(Path("base2"))] == [1, 2]
+    assert Path("base2/model/model.safetensors").is_file()
     main(["eval", "meta", "--episodes", "4", "--queries", "2", "--out", "eval.json"])
     result = json.loads(Path("eval.json").read_text())
     assert len(result["per_task"]) == 4

@@ -20,6 +20,8 @@ from memory_adapt.experiments import table_2_1
 from memory_adapt.experiments.trained import load_learner
 from priors_shared.datasets import ImageDataset
 from priors_shared.episodes import OnlineEpisodeSampler
+from priors_shared.runs import read_metrics
+from priors_shared.testing import run_on_two_processes
 
 CLASSES, IMAGES = 12, 5
 
@@ -194,6 +196,21 @@ def test_train_writes_the_run_folder(run: Path) -> None:
     assert (run / "model" / "model.safetensors").is_file()
     with Image.open(run / "plots" / "learning_curve.png") as plot:
         assert plot.size[0] > 500
+
+
+def test_two_processes_learn_from_streams_of_their_own(
+    run: Path, folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "two"
+    own = ("train", "glyphs_5way_cpu", "--dataset", f"folder:{folder}")
+    said = run_on_two_processes("memory-adapt", *own, *TINY[:-3], "--quiet", "--out", str(out))
+    assert said.count("next") == 1
+    alone, two = (read_metrics(folder) for folder in (run, out))
+    assert [line["step"] for line in two] == [1, 2, 3, 4, 5]
+    # The first process begins with the streams that it would have alone; the other's gradients move it too.
+    assert two[0]["loss"] == pytest.approx(alone[0]["loss"], rel=1e-5)
+    assert two[-1]["loss"] != pytest.approx(alone[-1]["loss"], rel=1e-5)
+    assert load_learner(out / "model") is not None
 
 
 def test_train_refuses_a_used_folder(

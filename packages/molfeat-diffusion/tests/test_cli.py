@@ -18,6 +18,8 @@ from molfeat_diffusion.checkpoint import save_model
 from molfeat_diffusion.cli import main
 from molfeat_diffusion.diffusion import MiDi
 from molfeat_diffusion.tables import count_rows, read_rows
+from priors_shared.runs import read_metrics
+from priors_shared.testing import run_on_two_processes
 
 SMILES = ["CCO", "", "CC", "nonsense", "CN.Cl", "CF", "C[Si](C)C"]
 
@@ -180,6 +182,12 @@ def test_train_sample_and_featurize_in_turn(home: Path, capsys: pytest.CaptureFi
     tiny = ["--layers", "1", "--width-atoms", "8", "--width-bonds", "4", "--width-global", "4"]
     tiny += ["--heads", "2", "--updates", "2", "--batch", "2", "--timesteps", "6", "--quiet"]
     main(["train", "qm9_no_h_cpu", "--data", "few.smi", *tiny, "--out", "run"])
+    both = ["train", "qm9_no_h_cpu", "--data", "few.smi", *tiny, "--out", "two"]
+    said = run_on_two_processes("molfeat-diffusion", *both)
+    assert said.count("two/model") == 1
+    alone, two = (read_metrics(Path(name)) for name in ("run", "two"))
+    assert [line["step"] for line in two] == [line["step"] for line in alone]
+    assert two[-1]["loss"] != alone[-1]["loss"]  # a process has but a part of each batch
     assert Path("run/plots/training.png").is_file()
     assert json.loads(Path("run/config.json").read_text())["model"]["vocabulary"] == "qm9_no_h"
     main(["sample", "run", "-n", "3", "-o", "made.sdf", "--steps", "2", "--quiet"])

@@ -4,7 +4,8 @@ A checkpoint is a pair of files: tensors, and a JSON record that holds the tenso
 new files are written and synced beside the old ones before either is renamed into place, weights
 first. A process killed between the two renames leaves the new weights, the old record and the new
 record under its temporary name: the digest tells the reader which record belongs to the weights.
-So at any moment the folder reads as the old pair or as the new pair.
+So at any moment the folder reads as the old pair or as the new pair. Of a training's processes on
+several devices the first alone writes.
 """
 
 import hashlib
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from priors_shared.errors import UserError
+from priors_shared.launching import follows
 from priors_shared.runs import Run
 
 SCHEMA = 1
@@ -224,6 +226,8 @@ def find_weights(name: str | Path, *, shipped: Path, command: str) -> str | Path
 def _write_pair(
     folder: Path, weights: str, record_name: str, tensors: Mapping[str, Tensor], record: dict
 ) -> None:
+    if follows():
+        return
     content = safetensors.torch.save(dict(tensors))
     record = {**record, "digest": hashlib.sha256(content).hexdigest()}
     # Serialised before anything is touched: a value that JSON lacks leaves the old pair alone.

@@ -7,18 +7,21 @@ import platform
 import shutil
 import sys
 import warnings
+from collections.abc import Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
 from priors_shared.errors import UserError
+from priors_shared.launching import follows
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 else:
     Fabric = Any  # imported in `launch`: it loads torch's compiler, as slow as torch itself
 
+Item = TypeVar("Item")
 ACCELERATORS = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "64-true")
 
@@ -34,7 +37,8 @@ def launch(
 
     Args:
         accelerator: one of `ACCELERATORS`; "auto" takes CUDA, else MPS, else the CPU.
-        devices: how many. "auto" is one: with more, each process must draw its own episodes.
+        devices: how many. "auto" is one: with more, this command runs once for each, and each process
+            must take its own share of the data, end with `end_followers`, and leave files to the first.
         precision: one of `PRECISIONS`; mixed keeps float32 weights.
         compile: `torch.compile` every module that is given to `setup`.
 
@@ -59,6 +63,33 @@ def launch(
     fabric.compiles = compile
     fabric.launch()
     return fabric
+
+
+def share(batch: Sequence[Item], fabric: Fabric) -> Sequence[Item]:
+    """This process's part of a batch; of a batch too small for all processes, the whole."""
+    mine = batch[fabric.global_rank :: fabric.world_size]
+    return mine if len(batch) >= fabric.world_size else batch
+
+
+def require_one_device(devices: int, what: str) -> None:
+    """Refuse more devices for what runs on one.
+
+    Raises:
+        UserError: more than one.
+    """
+    if devices != 1:
+        raise UserError(f"--devices {devices}: {what} runs on one device; leave the option out")
+
+
+def end_followers(fabric: Fabric) -> None:
+    """After the last update: all processes of a training but the first end here.
+
+    What comes then, evaluation, pictures, a word to the user, is for one.
+    """
+    if fabric.world_size > 1:
+        fabric.barrier()
+        if follows():
+            raise SystemExit(0)
 
 
 def set_threads(count: int | None) -> None:

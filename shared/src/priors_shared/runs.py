@@ -22,10 +22,11 @@ from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import distributions
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import IO, Any, Protocol, runtime_checkable
 
 from priors_shared.console import Progress
 from priors_shared.errors import UserError
+from priors_shared.launching import follows
 
 _LOG = logging.getLogger(__name__)
 _METRICS, _TIMING = "metrics.jsonl", "timing.jsonl"
@@ -40,7 +41,10 @@ class Savable(Protocol):
 
 
 class Run:
-    """One run and its folder; build it with `Run.create`, end it with `close` or `with`."""
+    """One run and its folder; build it with `Run.create`, end it with `close` or `with`.
+
+    In a training on several devices the first process writes; for the others nothing is logged or shown.
+    """
 
     def __init__(self, out: Path, *, resumed: bool, tensorboard: bool, quiet: bool) -> None:
         """Use a folder that `create` prepared."""
@@ -51,8 +55,7 @@ class Run:
         self.plots = out / "plots"
         self.quiet = quiet
         self._began = time.monotonic()
-        self._metrics = open(out / _METRICS, "a", encoding="utf-8")  # noqa: SIM115
-        self._timing = open(out / _TIMING, "a", encoding="utf-8")  # noqa: SIM115
+        self._open()
         self._wants_tensorboard = tensorboard
         self._writer: Any = None
         self._purge_step: int | None = None
@@ -87,6 +90,9 @@ class Run:
         out = Path(out)
         if out.exists() and not out.is_dir():
             raise UserError(f"{out}: a file is in the way: use another --out")
+        if follows():
+            # The first process made the folder; whether there is a checkpoint, both see alike.
+            return cls(out, resumed=True, tensorboard=False, quiet=True)
         wanted = _as_json(config)
         held = out / "config.json"
         resumed = held.exists()
@@ -139,12 +145,13 @@ class Run:
 
         Call it with the step of the checkpoint before the first `log` of a resumed run.
         """
+        if follows():
+            return
         for file in (self._metrics, self._timing):
             file.close()
         _keep_lines(self.out / _METRICS, step)
         _keep_lines(self.out / _TIMING, step)
-        self._metrics = open(self.out / _METRICS, "a", encoding="utf-8")  # noqa: SIM115
-        self._timing = open(self.out / _TIMING, "a", encoding="utf-8")  # noqa: SIM115
+        self._open()
         self._purge_step = step + 1
 
     def metrics(self) -> list[dict[str, Any]]:
@@ -178,11 +185,23 @@ class Run:
         The next try must not ask for --resume.
         """
         self.close()
-        if isinstance(error, UserError) and not self.resumed and not self.metrics():
+        if (
+            isinstance(error, UserError)
+            and not self.resumed
+            and not follows()
+            and not self.metrics()
+        ):
             shutil.rmtree(self.out)
             for folder in self._made:
                 with contextlib.suppress(OSError):  # not empty: something else is kept there
                     folder.rmdir()
+
+    def _open(self) -> None:
+        def lines(name: str) -> IO[str]:
+            path = Path(os.devnull) if follows() else self.out / name
+            return path.open("a", encoding="utf-8")
+
+        self._metrics, self._timing = lines(_METRICS), lines(_TIMING)
 
     @staticmethod
     def _append(file: Any, values: dict[str, Any]) -> None:

@@ -19,6 +19,8 @@ only check packages that are not imported yet.
 """
 
 import os
+import subprocess
+import sys
 from collections.abc import Generator
 from pathlib import Path
 from typing import no_type_check
@@ -92,6 +94,20 @@ def reference_data() -> Path:
 def reference_parity() -> Path:
     """Folder of other implementations' outputs, from `PRIORS_PARITY`; skips where it is unset."""
     return _folder("PRIORS_PARITY")
+
+
+def run_on_two_processes(program: str, *arguments: str) -> str:
+    """What a console script says when it trains on two processes of the CPU, started as its user starts it."""
+    script = Path(sys.executable).with_name(program)
+    where = ("--accelerator", "cpu", "--devices", "2", "--threads", "1")
+    ran = subprocess.run(
+        [sys.executable, str(script), *arguments, *where],
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout
 
 
 def _folder(variable: str) -> Path:

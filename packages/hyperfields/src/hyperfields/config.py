@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from priors_shared.launching import LaunchConfig as LaunchConfig
+
 MODEL_KIND = "hyperfields"
 """Kind of a hypernetwork's checkpoint."""
 SHIPPED_MODEL = "procedural-cpu"
@@ -291,21 +293,3 @@ class GuidanceConfig:
         _at_least(self, 1, "views", "batch", "iterations", "checkpoint_every", "log_every")
         if not 0 < self.ema < 1:
             raise ValueError(f"ema must be in (0, 1), got {self.ema}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class LaunchConfig:
-    """Where and how it runs; a resumed run may change all of it."""
-
-    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """where to run"""
-    devices: int = 1
-    """number of accelerators"""
-    precision: Literal["32-true", "bf16-mixed"] = "32-true"
-    """arithmetic"""
-    compile: bool = False
-    """torch.compile the training step"""
-    threads: int | None = None
-    """CPU threads; give 1 when other work shares the cores"""
-    quiet: bool = False
-    """no progress on stderr"""

@@ -21,7 +21,7 @@ from hyperfields.rendering import composite, over, points_along, render_weights_
 from hyperfields.text import TextEncoder, normalise
 from hyperfields.views import PosedViews
 from priors_shared.checkpoints import resume_training, save_training_state
-from priors_shared.devices import launch, set_threads
+from priors_shared.devices import end_followers, launch, set_threads
 from priors_shared.episodes import generator_for
 from priors_shared.errors import UserError
 from priors_shared.runs import Run
@@ -95,7 +95,7 @@ def distill(
     torch.manual_seed(generator_for(config.seed, INITIAL_WEIGHTS).initial_seed())
     net = HyperNetwork(config.model, text.dim)
     prompts = sorted(teachers)
-    first = fit(
+    fit(
         config,
         net,
         build_optimizer(net, config),
@@ -105,8 +105,7 @@ def distill(
     )
     trained = {"prompts": prompts, "held_out": sorted(held_out), "seed": config.seed}
     trained["iterations"] = config.iterations
-    if first:
-        save_model(run.out / "model", net, text.dim, trained)
+    save_model(run.out / "model", net, text.dim, trained)
     return HyperFields(net, text, trained=trained)
 
 
@@ -117,8 +116,8 @@ def fit(
     batch_of: Callable[[int], tuple[Tensor, ...]],
     where: LaunchConfig,
     run: Run,
-) -> bool:
-    """Train a hypernetwork, or go on from the run's last checkpoint; whether this process is the first of all.
+) -> None:
+    """Train a hypernetwork, or go on from the run's last checkpoint.
 
     Args:
         config: the training.
@@ -127,6 +126,9 @@ def fit(
         batch_of: the arguments of `Distillation` for an update.
         where: accelerator, precision, threads.
         run: its folder.
+
+    Raises:
+        UserError: a device that is not to be had; more devices than prompts in an update.
     """
     set_threads(where.threads)
     fabric = launch(where.accelerator, where.devices, where.precision, compile=where.compile)
@@ -141,20 +143,27 @@ def fit(
             for group in prepared.param_groups:
                 group["lr"] = share * group["initial_lr"]
             batch = batch_of(step)
-            loss = loss_of(*(part.to(fabric.device) for part in batch))
+            if len(batch[0]) < fabric.world_size:
+                raise UserError(
+                    f"--devices {fabric.world_size}: an update has {len(batch[0])} scenes to share out: use "
+                    "fewer devices, or more --prompts-per-step"
+                )
+            # Each process has some of the prompts. Gradients are averaged over processes, the loss is a sum.
+            mine = [part[fabric.global_rank :: fabric.world_size] for part in batch]
+            loss = loss_of(*(part.to(fabric.device) for part in mine)) * fabric.world_size
             prepared.zero_grad()
             fabric.backward(loss)
             prepared.step()
-            losses.append(loss.detach().cpu() / len(batch[0]))
+            mean: Any = fabric.all_reduce(loss.detach(), reduce_op="mean")
+            losses.append(mean.cpu() / len(batch[0]))
             done = step + 1
             last = done == config.iterations
             if done % config.log_every == 0 or last:
                 psnr = -10 * math.log10(max(float(torch.stack(losses).mean()), 1e-10))
                 losses.clear()
                 progress.advance(done - progress.done, psnr=psnr)
-                if fabric.is_global_zero:
-                    run.log(done, psnr=psnr, learning_rate=share * config.learning_rate)
-            if fabric.is_global_zero and (done % config.checkpoint_every == 0 or last):
+                run.log(done, psnr=psnr, learning_rate=share * config.learning_rate)
+            if done % config.checkpoint_every == 0 or last:
                 save_training_state(
                     run.checkpoints,
                     model=net,
@@ -162,7 +171,7 @@ def fit(
                     step=done,
                     extra={"losses": losses},
                 )
-    return bool(fabric.is_global_zero)
+    end_followers(fabric)
 
 
 def training_cameras(config: DistillConfig) -> list[Camera]:

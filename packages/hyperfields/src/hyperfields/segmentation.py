@@ -333,7 +333,7 @@ def train_segmentation(
     scenes = labelled_scenes(config.scenes, config.views, config.image_size, config.seed)
     if len(scenes) > 1:
         net.spread_tokens(torch.stack([scene.inputs[: config.input_views] for scene in scenes]))
-    first = fit(
+    fit(
         config,
         net,
         build_optimizer(net, config),
@@ -344,8 +344,7 @@ def train_segmentation(
     trained = {"scenes": config.scenes, "iterations": config.iterations, "seed": config.seed}
     trained["input_views"] = config.input_views
     found = HyperSegmentationFields(net.cpu(), config.image_size, PARTS, trained)
-    if first:
-        found.save(run.out / "model")
+    found.save(run.out / "model")
     return found
 
 

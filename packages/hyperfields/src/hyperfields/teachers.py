@@ -27,7 +27,7 @@ from hyperfields.rendering import render_rays
 from hyperfields.text import normalise
 from hyperfields.views import procedural_views
 from priors_shared.checkpoints import resume_training, save_training_state
-from priors_shared.devices import launch, set_threads
+from priors_shared.devices import launch, require_one_device, set_threads
 from priors_shared.episodes import generator_for
 from priors_shared.runs import Run
 
@@ -102,7 +102,8 @@ def distil_scores(
         UserError: a guidance that is not to be had, or a prompt that it does not know.
     """
     set_threads(where.threads)
-    fabric = launch(where.accelerator, where.devices, where.precision, compile=False)
+    require_one_device(where.devices, "score distillation of a scene")
+    fabric = launch(where.accelerator, 1, where.precision, compile=False)
     guidance = guidance if guidance is not None else build_guidance(config, fabric.device)
     vsd = Vsd(guidance) if config.method == "vsd" else None  # type: ignore[arg-type]
     # Under the same names for all callers, so that a checkpoint says what it holds.

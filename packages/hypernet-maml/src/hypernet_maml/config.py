@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+from priors_shared import launching
+
 CHECKPOINT_KIND = "hypernet-maml network"
 """What trained networks are called in a checkpoint's config.json."""
 META_KIND = "hypernet-maml meta-learner"
@@ -191,22 +193,10 @@ class DomainConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LaunchConfig:
+class LaunchConfig(launching.LaunchConfig):
     """Where and how it runs; a resumed run may change all of it."""
 
     data_root: str | None = None
     """folder with the datasets (else the environment variable PRIORS_DATA)"""
-    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """where to run"""
-    devices: int = 1
-    """number of accelerators"""
-    precision: Literal["32-true", "bf16-mixed"] = "32-true"
-    """arithmetic"""
-    compile: bool = False
-    """torch.compile the training step of image classification"""
-    threads: int | None = None
-    """CPU threads; give 1 when other work shares the cores"""
     workers: int = 4
     """processes that read and decode images of imagenet and stream:PATH"""
-    quiet: bool = False
-    """no progress on stderr"""

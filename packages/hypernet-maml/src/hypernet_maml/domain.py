@@ -41,7 +41,7 @@ from hypernet_maml.training import (
 )
 from priors_shared.checkpoints import resume_training, save_training_state
 from priors_shared.datasets import ImageDataset
-from priors_shared.devices import launch, set_threads
+from priors_shared.devices import end_followers, launch, set_threads
 from priors_shared.episodes import generator_for
 from priors_shared.errors import UserError
 from priors_shared.runs import Run, write_atomically
@@ -104,27 +104,26 @@ def train_domains(
                 best, best_state = accuracy, copied_state(net)
             progress.advance(loss=loss, val_accuracy=accuracy)
             done = epoch + 1
-            if fabric.is_global_zero:
-                run.log(done, loss=loss, learning_rate=rate, val_accuracy=accuracy)
-                if done % config.checkpoint_every == 0 or done == config.epochs:
-                    save_training_state(
-                        run.checkpoints,
-                        model=net,
-                        optimizer=optimizer,
-                        step=done,
-                        extra={"best": best},
-                        extra_tensors=best_state,
-                    )
+            run.log(done, loss=loss, learning_rate=rate, val_accuracy=accuracy)
+            if done % config.checkpoint_every == 0 or done == config.epochs:
+                save_training_state(
+                    run.checkpoints,
+                    model=net,
+                    optimizer=optimizer,
+                    step=done,
+                    extra={"best": best},
+                    extra_tensors=best_state,
+                )
+    end_followers(fabric)
     net.load_state_dict(best_state)
-    if fabric.is_global_zero:
-        found = {
-            "held_out": config.held_out,
-            "accuracy": evaluate(net, InMemory(test_set), fabric.device),
-            "images": len(test_set),
-            "val_accuracy": best,
-        }
-        save_network(run.out / "model", net, config, val_accuracy=best)
-        write_atomically(run.out / "test.json", json.dumps(found, indent=2) + "\n")
+    found = {
+        "held_out": config.held_out,
+        "accuracy": evaluate(net, InMemory(test_set), fabric.device),
+        "images": len(test_set),
+        "val_accuracy": best,
+    }
+    save_network(run.out / "model", net, config, val_accuracy=best)
+    write_atomically(run.out / "test.json", json.dumps(found, indent=2) + "\n")
     return net
 
 
@@ -151,6 +150,8 @@ def _run_epoch(
     if len(dataset) < config.batch * fabric.world_size:
         raise UserError(f"{dataset.name}: {len(dataset)} images make no batch of {config.batch}")
     order = torch.randperm(len(dataset), generator=generator_for(config.seed, epoch))
+    # As many images for each process: one that had a batch more would wait for the others for ever.
+    order = order[: len(order) // fabric.world_size * fabric.world_size]
     order = order[fabric.global_rank :: fabric.world_size]
     objective.train()
     losses = []

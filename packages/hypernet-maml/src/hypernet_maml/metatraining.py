@@ -37,7 +37,7 @@ from priors_shared.checkpoints import (
     save_training_state,
     save_weights,
 )
-from priors_shared.devices import launch, set_threads
+from priors_shared.devices import end_followers, launch, set_threads
 from priors_shared.episodes import FewShotSampler, generator_for
 from priors_shared.errors import UserError
 from priors_shared.runs import Run
@@ -113,20 +113,19 @@ def metatrain(
                 if metrics["val_accuracy"] > best:
                     best, best_state = metrics["val_accuracy"], copied_state(learner)
             progress.advance(**metrics)
-            if fabric.is_global_zero:
-                run.log(done, **metrics)
-                if done % config.checkpoint_every == 0 or last:
-                    save_training_state(
-                        run.checkpoints,
-                        model=learner,
-                        optimizer=optimizer,
-                        step=done,
-                        extra={"best": best},
-                        extra_tensors=best_state,
-                    )
+            run.log(done, **metrics)
+            if done % config.checkpoint_every == 0 or last:
+                save_training_state(
+                    run.checkpoints,
+                    model=learner,
+                    optimizer=optimizer,
+                    step=done,
+                    extra={"best": best},
+                    extra_tensors=best_state,
+                )
+    end_followers(fabric)
     learner.load_state_dict(best_state)
-    if fabric.is_global_zero:
-        save_learner(run.out / "model", learner, network, config, val_accuracy=best)
+    save_learner(run.out / "model", learner, network, config, val_accuracy=best)
     return learner
 
 

@@ -33,7 +33,7 @@ from priors_shared.checkpoints import (
     save_training_state,
     save_weights,
 )
-from priors_shared.devices import launch, set_threads
+from priors_shared.devices import end_followers, launch, set_threads
 from priors_shared.episodes import generator_for
 from priors_shared.errors import UserError
 from priors_shared.runs import Run
@@ -105,16 +105,16 @@ def train(config: TrainConfig, where: LaunchConfig, run: Run) -> Classifier:
                 accuracy = evaluate(net, val_set, fabric.device)
                 shown["val_accuracy"] = metrics["val_accuracy"] = accuracy
             progress.advance(**shown)
-            if fabric.is_global_zero:
-                run.log(done, **metrics)
-                if done % config.checkpoint_every == 0 or done == config.epochs:
-                    save_training_state(
-                        run.checkpoints,
-                        model=net,
-                        optimizer=optimizer,
-                        step=done,
-                        extra_tensors=None if average is None else average.state_dict(),
-                    )
+            run.log(done, **metrics)
+            if done % config.checkpoint_every == 0 or done == config.epochs:
+                save_training_state(
+                    run.checkpoints,
+                    model=net,
+                    optimizer=optimizer,
+                    step=done,
+                    extra_tensors=None if average is None else average.state_dict(),
+                )
+    end_followers(fabric)
     final = net
     if average is not None:
         assert isinstance(average.module, Classifier)
@@ -122,8 +122,7 @@ def train(config: TrainConfig, where: LaunchConfig, run: Run) -> Classifier:
         renew_statistics(final, train_set, config.batch, fabric.device)
     if average is not None or begun == config.epochs:
         accuracy = evaluate(final, val_set, fabric.device)
-    if fabric.is_global_zero:
-        save_network(run.out / "model", final, config, val_accuracy=accuracy)
+    save_network(run.out / "model", final, config, val_accuracy=accuracy)
     return final
 
 
@@ -223,6 +222,8 @@ def _run_epoch(
 ) -> float:
     """One pass; returns the mean loss. Leaves the last update's gradients in place."""
     order = torch.randperm(len(source), generator=generator_for(config.seed, epoch))
+    # As many images for each process: one that had a batch more would wait for the others for ever.
+    order = order[: len(order) // fabric.world_size * fabric.world_size]
     order = order[fabric.global_rank :: fabric.world_size]
     objective.train()
     losses = []

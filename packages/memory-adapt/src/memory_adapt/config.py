@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from priors_shared import launching
+
 CHECKPOINT_KIND = "memory-adapt online learner"
 """What checkpoints of this package are called in their config.json."""
 
@@ -189,20 +191,10 @@ class TrainConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LaunchConfig:
+class LaunchConfig(launching.LaunchConfig):
     """Where and how it runs; a resumed run may change all of it."""
 
     data_root: str | None = None
     """folder with the datasets (else the environment variable PRIORS_DATA)"""
-    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """where to run"""
-    devices: int = 1
-    """number of accelerators"""
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"  # type: ignore[assignment]
     """arithmetic"""
-    compile: bool = False
-    """torch.compile the training step"""
-    threads: int | None = None
-    """CPU threads; give 1 when other work shares the cores"""
-    quiet: bool = False
-    """no progress on stderr"""

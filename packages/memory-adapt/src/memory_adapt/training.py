@@ -46,7 +46,7 @@ from priors_shared.checkpoints import (
 )
 from priors_shared.datasets import ImageDataset
 from priors_shared.datasets.base import as_float
-from priors_shared.devices import launch, set_threads
+from priors_shared.devices import end_followers, launch, set_threads
 from priors_shared.episodes import (
     OnlineEpisodeSampler,
     OnlineStreams,
@@ -89,8 +89,8 @@ def train(config: TrainConfig, where: LaunchConfig, run: Run) -> OnlineClassifie
     for index in range(stage_index, len(config.stages)):
         _run_stage(index, update, optimizer_state, learner, train_set, val_set, config, fabric, run)
         update, optimizer_state = 0, None
-    if fabric.is_global_zero:
-        save_learner(run.out / "model", learner.model, trained=asdict(config))
+    end_followers(fabric)
+    save_learner(run.out / "model", learner.model, trained=asdict(config))
     return learner.model
 
 
@@ -330,14 +330,13 @@ def _run_stage(
         return {f"val_{k}_shot": float(accuracy.mean[k]) for k in reported}
 
     def save(next_stage: int, updates: int) -> None:
-        if fabric.is_global_zero:
-            save_training_state(
-                run.checkpoints,
-                model=learner,
-                optimizer=optimizer if updates else None,
-                step=updates,
-                stage=next_stage,
-            )
+        save_training_state(
+            run.checkpoints,
+            model=learner,
+            optimizer=optimizer if updates else None,
+            step=updates,
+            stage=next_stage,
+        )
 
     before = sum(s.updates for s in config.stages[:index])
     title = f"stage {index + 1}/{len(config.stages)} {settings.kind}"
@@ -361,7 +360,7 @@ def _run_stage(
             if done % config.validate_every == 0 or last:
                 metrics |= validate()
             progress.advance(**metrics)
-            if metrics and fabric.is_global_zero:
+            if metrics:
                 run.log(before + done, stage=index, kind=settings.kind, **metrics)
             if done % config.checkpoint_every == 0 and not last:
                 save(index, done)

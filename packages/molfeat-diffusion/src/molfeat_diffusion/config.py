@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from priors_shared import launching
+
 CHECKPOINT_KIND = "molfeat-diffusion midi"
 """What diffusion models are called in a checkpoint's config.json."""
 SHIPPED_MIDI = "midi-cpu"
@@ -251,23 +253,13 @@ class LanguageConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LaunchConfig:
+class LaunchConfig(launching.LaunchConfig):
     """Where and how it runs; a resumed run may change all of it."""
 
     data_root: str | None = None
     """folder with the datasets (else the environment variable PRIORS_DATA)"""
-    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """where to run; one device"""
-    precision: Literal["32-true", "bf16-mixed"] = "32-true"
-    """arithmetic"""
-    compile: bool = False
-    """torch.compile the training step"""
-    threads: int | None = None
-    """CPU threads; give 1 when other work shares the cores"""
     jobs: int = 1
     """processes that make conformers"""
-    quiet: bool = False
-    """no progress on stderr"""
 
 
 @dataclass(frozen=True, kw_only=True)

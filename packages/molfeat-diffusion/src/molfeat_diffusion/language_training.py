@@ -22,9 +22,10 @@ from molfeat_diffusion.language import build_tokenizer, padded
 from molfeat_diffusion.plots import language_figure
 from priors_shared.checkpoints import load_training_state, resume_training, save_training_state
 from priors_shared.datasets.base import resolve_data_root
-from priors_shared.devices import launch, set_threads
+from priors_shared.devices import end_followers, launch, set_threads, share
 from priors_shared.episodes import generator_for
 from priors_shared.errors import UserError
+from priors_shared.launching import follows
 from priors_shared.runs import Run, read_metrics, write_atomically
 
 INITIAL_WEIGHTS, MASK, DROPOUT, ORDER, VALIDATION = range(5)
@@ -44,8 +45,11 @@ def train_language(config: LanguageConfig, where: LaunchConfig, run: Run) -> Non
         UserError: data or device that is not to be had; a loss that is not finite.
     """
     set_threads(where.threads)
-    fabric = launch(where.accelerator, 1, where.precision, compile=where.compile)
-    smiles = _prepared(config, where, run)
+    # Other processes begin with the launch, or wait there: they find the SMILES prepared.
+    smiles = None if follows() else _prepared(config, where, run)
+    fabric = launch(where.accelerator, where.devices, where.precision, compile=where.compile)
+    if smiles is None:
+        smiles = _prepared(config, where, run)
     tokenizer = build_tokenizer(smiles)
     tokens = [row[: config.max_length] for row in tokenizer(smiles)["input_ids"]]
     order = np.random.default_rng(config.seed).permutation(len(tokens))
@@ -61,15 +65,16 @@ def train_language(config: LanguageConfig, where: LaunchConfig, run: Run) -> Non
     begun, window = (0, []) if state is None else (state.step, state.extra["window"])
     objective, optimizer = fabric.setup(model, optimizer)
     objective.train()
+    rank = (fabric.global_rank,) if fabric.global_rank else ()
     lengths = tuple(map(len, train_set))
     with run.progress(config.updates, "train", start=begun) as progress:
         for step in range(begun, config.updates):
             for group in optimizer.param_groups:
                 group["lr"] = config.learning_rate * _rate(step, config.updates)
-            chosen = [train_set[i] for i in _batch(lengths, config, step)]
-            generator = generator_for(config.seed, MASK, step)
+            chosen = [train_set[i] for i in share(_batch(lengths, config, step).tolist(), fabric)]
+            generator = generator_for(config.seed, MASK, step, *rank)
             ids, mask, labels = masked(chosen, tokenizer, config.mask_share, generator)
-            torch.manual_seed(generator_for(config.seed, DROPOUT, step).initial_seed())
+            torch.manual_seed(generator_for(config.seed, DROPOUT, step, *rank).initial_seed())
             loss, _ = _loss(objective, ids, mask, labels, fabric.device)
             optimizer.zero_grad()
             fabric.backward(loss)
@@ -100,6 +105,7 @@ def train_language(config: LanguageConfig, where: LaunchConfig, run: Run) -> Non
                     step=done,
                     extra={"window": window},
                 )
+    end_followers(fabric)
     _save(run.out / "model", model, tokenizer)
 
 

@@ -28,9 +28,10 @@ from priors_shared.checkpoints import (
     save_training_state,
 )
 from priors_shared.datasets.base import resolve_data_root
-from priors_shared.devices import launch, set_threads
+from priors_shared.devices import end_followers, launch, set_threads, share
 from priors_shared.episodes import generator_for
 from priors_shared.errors import UserError
+from priors_shared.launching import follows
 from priors_shared.runs import Run, write_atomically
 
 INITIAL_WEIGHTS, NOISE, DROPOUT, ORDER, VALIDATION = range(5)
@@ -61,8 +62,11 @@ def train(config: TrainConfig, where: LaunchConfig, run: Run) -> MiDi:
         UserError: data or device that is not to be had; a loss that is not finite.
     """
     set_threads(where.threads)
-    fabric = launch(where.accelerator, 1, where.precision, compile=where.compile)
-    molecules = _prepared(config, where, run)
+    # Other processes begin with the launch, or wait there: they find the molecules prepared.
+    molecules = None if follows() else _prepared(config, where, run)
+    fabric = launch(where.accelerator, where.devices, where.precision, compile=where.compile)
+    if molecules is None:
+        molecules = _prepared(config, where, run)
     train_set, val_set = split(molecules, config.validation_share, config.seed)
     torch.manual_seed(generator_for(config.seed, INITIAL_WEIGHTS).initial_seed())
     model = MiDi(
@@ -81,11 +85,13 @@ def train(config: TrainConfig, where: LaunchConfig, run: Run) -> MiDi:
     kept = model if average is None else average.module
     objective, optimizer = fabric.setup(Objective(model, config.loss), optimizer)
     objective.train()
+    rank = (fabric.global_rank,) if fabric.global_rank else ()
     with run.progress(config.updates, "train", start=begun) as progress:
         for step in range(begun, config.updates):
-            batch = collate([train_set.graph(int(i)) for i in _batch(train_set, config, step)])
-            torch.manual_seed(generator_for(config.seed, DROPOUT, step).initial_seed())
-            generator = generator_for(config.seed, NOISE, step)
+            mine = share(_batch(train_set, config, step).tolist(), fabric)
+            batch = collate([train_set.graph(i) for i in mine])
+            torch.manual_seed(generator_for(config.seed, DROPOUT, step, *rank).initial_seed())
+            generator = generator_for(config.seed, NOISE, step, *rank)
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(config, step)
             loss, terms = objective(batch.to(fabric.device), generator)
@@ -122,6 +128,7 @@ def train(config: TrainConfig, where: LaunchConfig, run: Run) -> MiDi:
                     extra={"window": window},
                     extra_tensors=None if average is None else average.state_dict(),
                 )
+    end_followers(fabric)
     trained = asdict(config) | {"molecules": len(train_set)}
     save_model(run.out / "model", kept, trained=trained, metrics=run.metrics()[-1])
     return kept.eval()

@@ -36,7 +36,7 @@ from priors_shared.checkpoints import (
     save_training_state,
     save_weights,
 )
-from priors_shared.devices import launch, set_threads
+from priors_shared.devices import launch, require_one_device, set_threads
 from priors_shared.episodes import generator_for
 from priors_shared.errors import UserError
 from priors_shared.runs import Run
@@ -141,6 +141,7 @@ def train_guidance(config: GuidanceConfig, where: LaunchConfig, run: Run) -> nn.
         UserError: diffusers is missing; a prompt that is no procedural scene.
     """
     set_threads(where.threads)
+    require_one_device(where.devices, "the training of the guidance")
     fabric = launch(where.accelerator, 1, where.precision, compile=False)
     text = TextEncoder(config.unet.text)
     images, prompts = training_images(config)

@@ -32,6 +32,7 @@ def launch(
     precision: str = "32-true",
     *,
     compile: bool = False,
+    unused_parameters: bool = False,
 ) -> Fabric:
     """Return a launched Lightning Fabric; its `setup` moves, wraps and compiles models.
 
@@ -41,6 +42,7 @@ def launch(
             must take its own share of the data, end with `end_followers`, and leave files to the first.
         precision: one of `PRECISIONS`; mixed keeps float32 weights.
         compile: `torch.compile` every module that is given to `setup`.
+        unused_parameters: on several devices, allow parameters that the loss does not depend on.
 
     Raises:
         UserError: the accelerator, the number of devices, the precision or the compiler is not
@@ -59,7 +61,11 @@ def launch(
 
     fabric_class = _fabric_class()
     _quieten()
-    fabric = fabric_class(accelerator=accelerator, devices=count, precision=precision)
+    several = "ddp_find_unused_parameters_true" if unused_parameters else "ddp"
+    strategy = several if count > 1 else "auto"
+    fabric = fabric_class(
+        accelerator=accelerator, devices=count, precision=precision, strategy=strategy
+    )
     fabric.compiles = compile
     fabric.launch()
     return fabric

@@ -64,7 +64,13 @@ def train(config: TrainConfig, where: LaunchConfig, run: Run) -> MiDi:
     set_threads(where.threads)
     # Other processes begin with the launch, or wait there: they find the molecules prepared.
     molecules = None if follows() else _prepared(config, where, run)
-    fabric = launch(where.accelerator, where.devices, where.precision, compile=where.compile)
+    fabric = launch(
+        where.accelerator,
+        where.devices,
+        where.precision,
+        compile=where.compile,
+        unused_parameters=True,  # the last layer updates bonds, and a global vector, that nothing reads
+    )
     if molecules is None:
         molecules = _prepared(config, where, run)
     train_set, val_set = split(molecules, config.validation_share, config.seed)

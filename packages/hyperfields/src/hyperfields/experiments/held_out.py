@@ -60,7 +60,7 @@ def run(
             if not (folder / "model" / CONFIG).is_file():
                 if quick:
                     continue
-                _train(config, folder)
+                train(config, folder)
             model = HyperFields.from_pretrained(folder)
             found = evaluate(model, views=6, size=config.image_size, samples=64)
             if arm not in per_seed:

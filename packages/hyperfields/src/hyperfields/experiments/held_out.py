@@ -93,7 +93,8 @@ def run(
     )
 
 
-def _train(config: DistillConfig, folder: Path) -> None:
+def train(config: DistillConfig, folder: Path) -> None:
+    """Distil exact renders into the folder, or go on there."""
     with Run.create(
         folder, asdict(config), command=f"hyperfields train into {folder}", resume=True
     ) as run_:

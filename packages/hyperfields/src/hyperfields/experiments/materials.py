@@ -119,7 +119,11 @@ def run_held_out(
         for name, fields in groups.items()
     }
     title = f"figure-b.2-{preset}"
-    pictures = {"exact": config.held_out, "zero-shot": zero_shot, "fine-tuned": tuned}
+    pictures: dict[str, Sequence[str] | Mapping[str, Field]] = {
+        "exact": config.held_out,
+        "zero-shot": zero_shot,
+        "fine-tuned": tuned,
+    }
     _write_sheet(pictures, config.held_out, out / f"{title}.png", sizes)
     write_result(
         out / f"{title}.json",
@@ -204,9 +208,9 @@ def run_four(
     title = f"figure-4.9-materials-{preset}"
     _write_sheet(pictures, base.prompts, out / f"{title}.png", sizes)
     rows: list[dict[str, Any]] = []
-    for arm, by_seed in found.items():
+    for label, by_seed in found.items():
         names = next(iter(by_seed.values()))
-        rows.append({"model": arm})
+        rows.append({"model": label})
         rows[-1] |= {
             name: Measured.over_seeds([one[name] for one in by_seed.values()]) for name in names
         }

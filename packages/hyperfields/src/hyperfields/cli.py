@@ -813,6 +813,8 @@ def _reproduce(args: list[str]) -> None:
             "figure-4.8",
             "figure-4.11",
             "amortization",
+            "figure-b.2",
+            "figure-4.9-materials",
         ),
         load,
     )

@@ -18,7 +18,13 @@ from hyperfields.config import (
     SegmentConfig,
     TeachConfig,
 )
-from hyperfields.vocabulary import held_out_prompts, procedural_prompts, prompt_of
+from hyperfields.vocabulary import (
+    held_out_materials,
+    held_out_prompts,
+    material_prompts,
+    procedural_prompts,
+    prompt_of,
+)
 
 HELD_OUT = held_out_prompts()
 TRAINED = tuple(prompt for prompt in procedural_prompts() if prompt not in HELD_OUT)
@@ -80,9 +86,45 @@ def materials_cpu() -> DistillConfig:
     )
 
 
+def materials_held_out_cpu() -> DistillConfig:
+    """24 of 32 shapes in materials, 8 combinations held out (B.2), with a small model: minutes"""
+    held_out = held_out_materials()
+    return replace(
+        materials_cpu(),
+        prompts=tuple(prompt for prompt in material_prompts() if prompt not in held_out),
+        held_out=held_out,
+        views=32,
+        image_size=48,
+        rays=256,
+        samples=24,
+        object_share=0.5,
+        iterations=1200,
+        checkpoint_every=100,
+    )
+
+
+def four_materials_cpu() -> DistillConfig:
+    """one vase in four materials (Fig. 4.9) with a small model: a minute a run, to compare arms"""
+    return replace(
+        materials_held_out_cpu(),
+        prompts=tuple(
+            prompt_of(style, "vase") for style in ("origami", "glacier", "stained glass", "plaid")
+        ),
+        held_out=(),
+        iterations=400,
+    )
+
+
 DISTILL: dict[str, Callable[[], DistillConfig]] = {
     preset.__name__: preset
-    for preset in (procedural, procedural_cpu, procedural_cpu_short, materials_cpu)
+    for preset in (
+        procedural,
+        procedural_cpu,
+        procedural_cpu_short,
+        materials_cpu,
+        materials_held_out_cpu,
+        four_materials_cpu,
+    )
 }
 """By name, for `hyperfields distill` and `hyperfields train`."""
 

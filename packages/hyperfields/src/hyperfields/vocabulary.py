@@ -38,3 +38,18 @@ def held_out_prompts() -> tuple[str, ...]:
         for i, shape in enumerate(SHAPE_NAMES)
         for k in (0, 3, 5)
     )
+
+
+MATERIAL_SHAPES = ("chair", "table", "stool", "bench", "bowl", "vase", "mug", "lamp")
+STYLES = ("plaid", "terracotta", "tiger striped", "stained glass")
+"""The 8 objects and 4 styles of B.2."""
+
+
+def material_prompts() -> tuple[str, ...]:
+    """The 32 prompts of eight shapes in four materials (B.2), shape after shape."""
+    return tuple(prompt_of(style, shape) for shape in MATERIAL_SHAPES for style in STYLES)
+
+
+def held_out_materials() -> tuple[str, ...]:
+    """8 of them, one material of each shape; each material is held out of two shapes."""
+    return tuple(prompt_of(STYLES[i % 4], shape) for i, shape in enumerate(MATERIAL_SHAPES))

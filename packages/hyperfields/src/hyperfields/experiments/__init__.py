@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from hyperfields.experiments import amortization, held_out, ood, retrieval, segmentation
+from hyperfields.experiments import amortization, held_out, materials, ood, retrieval, segmentation
 
 EXPERIMENTS: dict[str, Callable[..., None]] = {
     **{name: partial(held_out.run, name) for name in held_out.FIGURES},
@@ -17,4 +17,6 @@ EXPERIMENTS: dict[str, Callable[..., None]] = {
     "figure-4.8": ood.run,
     "figure-4.11": segmentation.run,
     "amortization": amortization.run,
+    "figure-b.2": materials.run_held_out,
+    "figure-4.9-materials": materials.run_four,
 }

@@ -60,7 +60,7 @@ def run(
             if not (folder / "model" / CONFIG).is_file():
                 if quick:
                     continue
-                _train(config, folder)
+                train(config, folder)
             model = HyperFields.from_pretrained(folder)
             found = evaluate(model, views=6, size=config.image_size, samples=64)
             if arm not in per_seed:
@@ -93,7 +93,8 @@ def run(
     )
 
 
-def _train(config: DistillConfig, folder: Path) -> None:
+def train(config: DistillConfig, folder: Path) -> None:
+    """Distil exact renders into the folder, or go on there."""
     with Run.create(
         folder, asdict(config), command=f"hyperfields train into {folder}", resume=True
     ) as run_:

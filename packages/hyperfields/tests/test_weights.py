@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 
 from hyperfields.cameras import evaluation_views
+from hyperfields.config import SHIPPED_SEGMENTATION
 from hyperfields.evaluation import score_scenes
 from hyperfields.guidance.procedural import draw, load_procedural
 from hyperfields.model import SHIPPED, HyperFields
 from hyperfields.presets import HELD_OUT, TRAINED
+from hyperfields.segmentation import HyperSegmentationFields, labelled_scenes, score_field
 from hyperfields.views import procedural_views
 
 
@@ -23,10 +25,22 @@ def test_trained_and_held_out_scenes_are_the_presets(model: HyperFields) -> None
 
 
 def test_they_are_small() -> None:
-    for name in ("procedural-cpu", "procedural-unet"):
-        files = {p.name for p in (SHIPPED / name).iterdir()}
-        assert files == {"README.md", "config.json", "model.safetensors"}
-    assert sum(p.stat().st_size for p in SHIPPED.rglob("*") if p.is_file()) < 20e6
+    sizes = {}
+    for name in ("procedural-cpu", "procedural-unet", "segmentation-cpu"):
+        files = list((SHIPPED / name).iterdir())
+        assert {p.name for p in files} == {"README.md", "config.json", "model.safetensors"}
+        sizes[name] = sum(p.stat().st_size for p in files)
+    assert sizes["procedural-cpu"] + sizes["procedural-unet"] < 20e6
+    assert sizes["segmentation-cpu"] < 6e6
+
+
+def test_parts_of_a_novel_object_are_found_from_four_views() -> None:
+    model = HyperSegmentationFields.from_pretrained(SHIPPED_SEGMENTATION)
+    for scene in labelled_scenes(2, 6, 32, seed=7, novel=True):
+        field = model.generate(scene.images[:4], scene.cameras[:4])
+        found = score_field(field, scene, [4, 5], samples=32)
+        assert found["miou_3d"] > 0.7, (scene.scene.prompt, found)
+        assert found["miou_2d"] > 0.4, (scene.scene.prompt, found)
 
 
 def test_the_guidance_draws_the_colour_asked_for_where_an_object_is() -> None:

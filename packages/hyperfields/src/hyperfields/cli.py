@@ -632,7 +632,7 @@ def _eval(args: list[str]) -> None:
 @dataclass(frozen=True, kw_only=True)
 class _SegmentOptions:
     model: Annotated[Positional[str], arg(metavar="MODEL")]
-    """of `train segmentation_cpu`: run folder, checkpoint folder or Hugging Face Hub id"""
+    """shipped weights (segmentation-cpu), run folder, checkpoint folder or Hugging Face Hub id"""
     views: Annotated[Positional[Path], arg(metavar="VIEWS")]
     """folder with posed renders of one object and transforms.json; four views are best"""
     out: Annotated[Path, arg(metavar="PATH", aliases=["-o"])] = Path("labels.ply")

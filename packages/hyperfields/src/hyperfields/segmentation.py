@@ -156,7 +156,7 @@ class HyperSegmentationFields:
     """A trained network; views in, fields with features out.
 
     Example:
-        model = HyperSegmentationFields.from_pretrained("runs/segmentation_cpu/0")
+        model = HyperSegmentationFields.from_pretrained("segmentation-cpu")
         field = model.generate(images, cameras)
         colours, labels = render_labels(field, orbit(azimuth=30, elevation=20, size=64))
     """

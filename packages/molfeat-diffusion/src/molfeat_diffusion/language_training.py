@@ -174,12 +174,12 @@ def evaluate(
 def _loss(
     model: Any, ids: Tensor, mask: Tensor, labels: Tensor, device: Any
 ) -> tuple[Tensor, Tensor]:
-    """Mean cross-entropy of the tokens to predict, and how many are right."""
+    """Mean cross-entropy of the tokens to predict, 0 of none; and how many are right."""
     logits = model(input_ids=ids.to(device), attention_mask=mask.to(device)).logits
     wanted = labels.to(device)
     loss = nn.functional.cross_entropy(
-        logits.flatten(0, 1), wanted.flatten(), ignore_index=_NOTHING
-    )
+        logits.flatten(0, 1), wanted.flatten(), ignore_index=_NOTHING, reduction="sum"
+    ) / (wanted != _NOTHING).sum().clamp(min=1)
     return loss, (logits.argmax(-1) == wanted).sum()
 
 

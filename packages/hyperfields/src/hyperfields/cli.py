@@ -811,6 +811,7 @@ def _reproduce(args: list[str]) -> None:
             "att3d",
             "table-4.1",
             "figure-4.8",
+            "table-4.3",
             "figure-4.11",
             "amortization",
             "figure-b.2",

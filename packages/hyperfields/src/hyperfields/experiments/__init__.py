@@ -9,12 +9,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from hyperfields.experiments import amortization, held_out, materials, ood, retrieval, segmentation
+from hyperfields.experiments import (
+    amortization,
+    held_out,
+    materials,
+    ood,
+    quality,
+    retrieval,
+    segmentation,
+)
 
 EXPERIMENTS: dict[str, Callable[..., None]] = {
     **{name: partial(held_out.run, name) for name in held_out.FIGURES},
     "table-4.1": retrieval.run,
     "figure-4.8": ood.run,
+    "table-4.3": quality.run,
     "figure-4.11": segmentation.run,
     "amortization": amortization.run,
     "figure-b.2": materials.run_held_out,

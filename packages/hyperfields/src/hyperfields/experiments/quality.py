@@ -10,6 +10,7 @@ same prompt from the same cameras. Needs the extra `metrics`.
 from __future__ import annotations
 
 import statistics
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -68,6 +69,8 @@ def precision_recall(
 def distances(shown: Images, exact: Images, features: nn.Module) -> dict[str, float]:
     """KID (unbiased, so below 0 at times) of all images, and the mean SSIM of pairs; images in [0, 1].
 
+    features: a module from images to unit vectors.
+
     Raises:
         UserError: torchmetrics is missing.
     """
@@ -79,7 +82,10 @@ def distances(shown: Images, exact: Images, features: nn.Module) -> dict[str, fl
             "table-4.3 needs torchmetrics: pip install 'hyperfields[metrics]'"
         ) from error
     count = min(len(shown), len(exact))
-    kid = KernelInceptionDistance(features, subsets=1, subset_size=count)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that it keeps the features: of a few images
+        # The kernel is (gamma x.y + 1)^3; of unit vectors, 1 / dimensions would leave little but the 1.
+        kid = KernelInceptionDistance(features, subsets=1, subset_size=count, gamma=1.0)
     kid.update(exact, real=True)
     kid.update(shown, real=False)
     ssim: Any = structural_similarity_index_measure(shown, exact, data_range=1.0)

@@ -125,5 +125,5 @@ def test_both_arms_of_four_materials_are_measured_and_compared_by_seed(
 
 
 def test_a_preset_that_is_not_there_is_named() -> None:
-    with pytest.raises(UserError, match="paper"):
-        materials.run_held_out("paper")
+    with pytest.raises(UserError, match="huge"):
+        materials.run_held_out("huge")

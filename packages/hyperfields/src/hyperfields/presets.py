@@ -34,6 +34,10 @@ MATERIALS_CPU = tuple(
     for material in ("plaid", "terracotta", "tiger striped", "stained glass")
 )
 """Four shapes in four materials."""
+MATERIALS_TRAINED = tuple(p for p in material_prompts() if p not in held_out_materials())
+FOUR_MATERIALS = tuple(
+    prompt_of(style, "vase") for style in ("origami", "glacier", "stained glass", "plaid")
+)
 
 SMALL_FIELD = FieldConfig(levels=8, level_features=4, log2_rows=15, finest=128, frequencies=4)
 SMALL = ModelConfig(text="minilm", blocks=2, heads=8, head_dim=16, field=SMALL_FIELD)
@@ -86,13 +90,17 @@ def materials_cpu() -> DistillConfig:
     )
 
 
+def materials_held_out() -> DistillConfig:
+    """24 of 32 shapes in materials, 8 combinations held out (B.2), with the thesis' model; needs a GPU"""
+    return DistillConfig(prompts=MATERIALS_TRAINED, held_out=held_out_materials())
+
+
 def materials_held_out_cpu() -> DistillConfig:
-    """24 of 32 shapes in materials, 8 combinations held out (B.2), with a small model: minutes"""
-    held_out = held_out_materials()
+    """materials_held_out with a small model: minutes"""
     return replace(
         materials_cpu(),
-        prompts=tuple(prompt for prompt in material_prompts() if prompt not in held_out),
-        held_out=held_out,
+        prompts=MATERIALS_TRAINED,
+        held_out=held_out_materials(),
         views=32,
         image_size=48,
         rays=256,
@@ -103,16 +111,14 @@ def materials_held_out_cpu() -> DistillConfig:
     )
 
 
+def four_materials() -> DistillConfig:
+    """one vase in four materials (Fig. 4.9) with the thesis' model; needs a GPU"""
+    return DistillConfig(prompts=FOUR_MATERIALS)
+
+
 def four_materials_cpu() -> DistillConfig:
-    """one vase in four materials (Fig. 4.9) with a small model: a minute a run, to compare arms"""
-    return replace(
-        materials_held_out_cpu(),
-        prompts=tuple(
-            prompt_of(style, "vase") for style in ("origami", "glacier", "stained glass", "plaid")
-        ),
-        held_out=(),
-        iterations=400,
-    )
+    """four_materials with a small model: a minute a run, to compare arms"""
+    return replace(materials_held_out_cpu(), prompts=FOUR_MATERIALS, held_out=(), iterations=400)
 
 
 DISTILL: dict[str, Callable[[], DistillConfig]] = {
@@ -122,7 +128,9 @@ DISTILL: dict[str, Callable[[], DistillConfig]] = {
         procedural_cpu,
         procedural_cpu_short,
         materials_cpu,
+        materials_held_out,
         materials_held_out_cpu,
+        four_materials,
         four_materials_cpu,
     )
 }

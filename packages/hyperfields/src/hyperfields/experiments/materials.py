@@ -76,6 +76,14 @@ PRESETS: Mapping[str, MaterialsPreset] = {
         views=3,
         samples=48,
     ),
+    "paper": MaterialsPreset(
+        held_out="materials_held_out",
+        four="four_materials",
+        finetune="finetune",
+        changes={"iterations": 1000},
+        views=12,
+        samples=96,
+    ),
 }
 
 

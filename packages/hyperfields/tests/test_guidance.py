@@ -195,8 +195,8 @@ def test_killed_teaching_resumes_to_the_same_bytes(tmp_path: Path) -> None:
 
 def test_views_are_in_the_prompt_only_where_wanted() -> None:
     generator = torch.Generator().manual_seed(0)
-    assert "view" in sample_views(teach_config(), generator)[0].prompt
-    plain = sample_views(teach_config(view_words=False, batch=3), generator)
+    assert "view" in sample_views(teach_config(), "a red mug", generator)[0].prompt
+    plain = sample_views(teach_config(view_words=False, batch=3), "a red mug", generator)
     assert [view.prompt for view in plain] == ["a red mug"] * 3
     with pytest.raises(ValueError, match="vsd needs a diffusion model"):
         teach_config(method="vsd")

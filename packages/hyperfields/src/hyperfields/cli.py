@@ -812,6 +812,7 @@ def _reproduce(args: list[str]) -> None:
             "table-4.1",
             "figure-4.8",
             "table-4.3",
+            "figure-4.10",
             "figure-4.11",
             "amortization",
             "figure-b.2",

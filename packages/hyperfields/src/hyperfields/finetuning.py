@@ -46,9 +46,9 @@ def finetune(
     prompts = list(dict.fromkeys([*model.prompts, prompt]))
     tuned = HyperFields(net, model.text, trained={**model.trained, "prompts": prompts})
     groups = parameter_groups(net, config.learning_rate, config.grid_learning_rate)
-    shown = PromptField(net, tokens, real)
+    scenes = {prompt: PromptField(net, tokens, real)}
     watch = partial(observe, tuned) if observe is not None else None
-    distil_scores(config, shown, net, groups, where, run, guidance=guidance, observe=watch)
+    distil_scores(config, scenes, net, groups, where, run, guidance=guidance, observe=watch)
     tuned.trained["finetuned"] = [*model.trained.get("finetuned", ()), prompt]
     tuned.save(run.out / "model")
     return tuned

@@ -70,14 +70,15 @@ def teach(
         {"params": list(field.encoding.parameters()), "lr": config.grid_learning_rate},
     ]
     watch = partial(observe, field) if observe is not None else None
-    distil_scores(config, field, field, groups, where, run, guidance=guidance, observe=watch)
+    scenes = {field.prompt: field}
+    distil_scores(config, scenes, field, groups, where, run, guidance=guidance, observe=watch)
     field.save(run.out / "model", guidance=config.guidance, method=config.method)
     return field
 
 
 def distil_scores(
     config: ScoreConfig,
-    shown: Shown,
+    scenes: Mapping[str, Shown],
     trained: nn.Module,
     groups: list[dict[str, Any]],
     where: LaunchConfig,
@@ -90,8 +91,8 @@ def distil_scores(
 
     Args:
         config: the optimisation.
-        shown: the field, as the renderer calls it.
-        trained: what learns and is kept in checkpoints: `shown`, or what generates it.
+        scenes: by prompt the field, as the renderer calls it; of several, each update draws one.
+        trained: what learns and is kept in checkpoints: the field, or what generates them.
         groups: its parameters, with learning rates, for Adam.
         where: accelerator, precision, threads.
         run: its folder.
@@ -104,11 +105,14 @@ def distil_scores(
     set_threads(where.threads)
     require_one_device(where.devices, "score distillation of a scene")
     fabric = launch(where.accelerator, 1, where.precision, compile=False)
-    guidance = guidance if guidance is not None else build_guidance(config, fabric.device)
+    prompts = list(scenes)
+    if guidance is None:
+        guidance = build_guidance(config, prompts, fabric.device)
     vsd = Vsd(guidance) if config.method == "vsd" else None  # type: ignore[arg-type]
     # Under the same names for all callers, so that a checkpoint says what it holds.
     held = nn.ModuleDict({"field": trained})
-    shown.to(fabric.device)
+    for shown in scenes.values():
+        shown.to(fabric.device)
     if vsd is not None:
         held["lora"] = vsd.lora
         lora = {"params": list(vsd.lora), "lr": LORA_RATE * config.learning_rate}
@@ -122,10 +126,13 @@ def distil_scores(
         for step in range(begun, config.iterations):
             generator = generator_for(config.seed, step)
             t = annealed_step(step / config.iterations, len(guidance.alphas_cumprod), generator)
-            views = sample_views(config, generator)
+            prompt = prompts[0]
+            if len(prompts) > 1:
+                prompt = prompts[int(torch.randint(len(prompts), (), generator=generator))]
+            views = sample_views(config, prompt, generator)
             with fabric.autocast():
                 images, opacity = render_batch(
-                    shown, [view.camera for view in views], config.samples, generator
+                    scenes[prompt], [view.camera for view in views], config.samples, generator
                 )
                 if vsd is None:
                     loss = sds_loss(guidance, images, views, t, generator)
@@ -144,8 +151,8 @@ def distil_scores(
                 save_training_state(run.checkpoints, model=held, optimizer=optimizer, step=done)
 
 
-def build_guidance(config: ScoreConfig, device: torch.device) -> Guidance:
-    """The guidance that a configuration names.
+def build_guidance(config: ScoreConfig, prompts: Sequence[str], device: torch.device) -> Guidance:
+    """The guidance that a configuration names, for some prompts.
 
     Raises:
         UserError: a pipeline that is not to be had; a prompt that is no procedural scene, for `empirical`.
@@ -156,15 +163,14 @@ def build_guidance(config: ScoreConfig, device: torch.device) -> Guidance:
         return load_guidance(config.guidance, scale=config.scale, device=device)
     generator = generator_for(config.seed, CAMERAS)
     cameras = [sample_orbit(generator, config.image_size)[0] for _ in range(config.views)]
-    return EmpiricalGuidance(procedural_views([config.prompt], cameras))
+    return EmpiricalGuidance(procedural_views(prompts, cameras))
 
 
-def sample_views(config: ScoreConfig, generator: torch.Generator) -> list[View]:
+def sample_views(config: ScoreConfig, prompt: str, generator: torch.Generator) -> list[View]:
     """Random cameras, with the prompt for each."""
     views = []
     for _ in range(config.batch):
         camera, azimuth, elevation = sample_orbit(generator, config.image_size)
-        prompt = normalise(config.prompt)
         views.append(
             View(with_view(prompt, azimuth, elevation) if config.view_words else prompt, camera)
         )

@@ -33,6 +33,7 @@ def test_precision_and_recall_by_hand() -> None:
 
 
 def test_exact_images_are_best_and_noise_is_worse_the_more_there_is() -> None:
+    pytest.importorskip("torchmetrics")
     exact = torch.rand(12, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     noise = torch.randn(exact.shape, generator=torch.Generator().manual_seed(1))
     found = [
@@ -45,6 +46,7 @@ def test_exact_images_are_best_and_noise_is_worse_the_more_there_is() -> None:
 
 
 def test_another_scene_scores_worse_than_the_one_asked_for() -> None:
+    pytest.importorskip("torchmetrics")
     torch.manual_seed(0)
     text = TextEncoder("minilm")
     encoder = RenderEncoder(text.dim)
@@ -71,6 +73,7 @@ def test_it_needs_finished_runs(tmp_path: Path) -> None:
 def test_scenes_are_paired_by_seed_and_prompt(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    pytest.importorskip("torchmetrics")
     red_bowls = procedural_views(["a red bowl"], quality.evaluation_views(quality.VIEWS, 32))
 
     class Bowl:

@@ -44,6 +44,7 @@ def test_parts_of_a_novel_object_are_found_from_four_views() -> None:
 
 
 def test_the_guidance_draws_the_colour_asked_for_where_an_object_is() -> None:
+    pytest.importorskip("diffusers")
     guidance = load_procedural("procedural-unet")
     assert set(guidance.trained["prompts"]) == set(TRAINED)
     names = ("red", "green", "blue")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -52,6 +53,7 @@ def train(config: GuidanceConfig, folder: Path) -> dict[str, Tensor]:
 def test_a_killed_training_resumes_to_the_same_weights(
     tiny: GuidanceConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    pytest.importorskip("diffusers")
     whole = train(tiny, tmp_path / "whole")
     saved = procedural.save_training_state
 
@@ -103,6 +105,7 @@ def test_no_prompt_is_all_zeros_and_long_ones_are_cut(tiny_text: str) -> None:
 
 
 def test_drawing_with_an_exact_denoiser_gives_its_image(tiny_text: str) -> None:
+    pytest.importorskip("diffusers")
     config = UNetConfig(text=tiny_text, image_size=8, widths=(16, 16))
     image = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
@@ -116,6 +119,7 @@ def test_drawing_with_an_exact_denoiser_gives_its_image(tiny_text: str) -> None:
 
 
 def test_the_codec_keeps_pixels_and_their_gradient(tiny_text: str) -> None:
+    pytest.importorskip("diffusers")
     config = UNetConfig(text=tiny_text, image_size=8, widths=(16, 16))
     guidance = ProceduralGuidance(build_unet(config, TextEncoder(tiny_text).dim), config)
     images = torch.rand(1, 3, 8, 8, requires_grad=True)
@@ -127,6 +131,7 @@ def test_the_codec_keeps_pixels_and_their_gradient(tiny_text: str) -> None:
 
 
 def test_guidance_scales_between_no_prompt_and_beyond_the_prompt(tiny_text: str) -> None:
+    pytest.importorskip("diffusers")
     config = UNetConfig(text=tiny_text, image_size=8, widths=(16, 16))
     unet = build_unet(config, TextEncoder(tiny_text).dim)
     z = torch.randn(1, 12, 4, 4, generator=torch.Generator().manual_seed(0))
@@ -138,6 +143,12 @@ def test_guidance_scales_between_no_prompt_and_beyond_the_prompt(tiny_text: str)
     assert not torch.allclose(none, given)
     torch.testing.assert_close(beyond, none + 3 * (given - none))
     assert torch.equal(add_noise(z, none, torch.tensor(1.0)), z)
+
+
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "diffusers", None)
+    with pytest.raises(UserError, match=r"^this guidance needs diffusers: pip install"):
+        procedural.load_procedural("procedural-unet")
 
 
 def test_other_checkpoints_are_refused(tmp_path: Path) -> None:

@@ -280,6 +280,8 @@ def load_procedural(
         config = UNetConfig(**{**values, "widths": tuple(values["widths"])})
         unet = build_unet(config, TextEncoder(config.text).dim)
         unet.load_state_dict(weights)
+    except UserError:  # diffusers is missing
+        raise
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         detail = " ".join(str(error).split())
         raise UserError(

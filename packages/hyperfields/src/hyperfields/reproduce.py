@@ -163,6 +163,6 @@ def stored_sections(folder: Path) -> Sequence[Section]:
                 result["claim"],
                 comparison_table(result["rows"], result["thesis"] or {}),
             ]
-            parts += [Figure.from_file(p, p.stem) for p in sorted(folder.glob(f"{name}-cpu-*.png"))]
+            parts += [Figure.from_file(p, p.stem) for p in sorted(folder.glob(f"{name}-cpu*.png"))]
             sections.append(Section(f"Stored: {name}", parts))
     return sections

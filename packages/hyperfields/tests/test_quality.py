@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,16 @@ def test_it_needs_finished_runs(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
     with pytest.raises(UserError, match=r"reproduce figure-4\.8"):
         EXPERIMENTS["table-4.3"](out=tmp_path / "out", runs=tmp_path)
+
+
+def test_missing_torchmetrics_is_said_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torchmetrics", None)
+    monkeypatch.setattr(quality, "_finished", lambda *where: True)
+    with pytest.raises(UserError, match=r"hyperfields\[metrics\]"):
+        EXPERIMENTS["table-4.3"](out=tmp_path / "out", runs=tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_scenes_are_paired_by_seed_and_prompt(

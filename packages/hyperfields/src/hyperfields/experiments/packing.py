@@ -2,8 +2,9 @@
 
 Claim (4.4.6): packed by score distillation alone, geometry collapses: similar shapes end as one. The thesis has
 pictures. Here: six pieces of furniture in six colours; both arms have the same network and rates, the same updates
-and as many points of the field in each. Distillation is from exact renders, score distillation by the exact denoiser
-of such renders, so that neither suffers from poor teachers.
+and as many points of the field in each. But distillation sees more scenes in an update, warms up and anneals, and
+there is no control of scenes optimised alone: it shows what happens, not that packing is the cause. Distillation is
+from exact renders, score distillation by the exact denoiser of such renders: neither suffers from poor teachers.
 """
 
 from __future__ import annotations

@@ -74,13 +74,10 @@ def distances(shown: Images, exact: Images, features: nn.Module) -> dict[str, fl
     Raises:
         UserError: torchmetrics is missing.
     """
-    try:
-        from torchmetrics.functional.image import structural_similarity_index_measure
-        from torchmetrics.image.kid import KernelInceptionDistance
-    except ImportError as error:
-        raise UserError(
-            "table-4.3 needs torchmetrics: pip install 'hyperfields[metrics]'"
-        ) from error
+    _require_torchmetrics()
+    from torchmetrics.functional.image import structural_similarity_index_measure
+    from torchmetrics.image.kid import KernelInceptionDistance
+
     count = min(len(shown), len(exact))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that it keeps the features: of a few images
@@ -90,6 +87,15 @@ def distances(shown: Images, exact: Images, features: nn.Module) -> dict[str, fl
     kid.update(shown, real=False)
     ssim: Any = structural_similarity_index_measure(shown, exact, data_range=1.0)
     return {"KID": float(kid.compute()[0]), "SSIM": float(ssim)}
+
+
+def _require_torchmetrics() -> None:
+    try:
+        import torchmetrics  # noqa: F401
+    except ImportError as error:
+        raise UserError(
+            "table-4.3 needs torchmetrics: pip install 'hyperfields[metrics]'"
+        ) from error
 
 
 class _Features(nn.Module):
@@ -154,6 +160,7 @@ def run(
             f"{runs / f'ood_{preset}'}: no finished runs, whose scenes are scored; run hyperfields "
             "reproduce figure-4.8"
         )
+    _require_torchmetrics()
     text = TextEncoder("minilm")
     cameras = evaluation_views(VIEWS, SIZE)
     prompts = [*procedural_prompts(), *CASES.values()]

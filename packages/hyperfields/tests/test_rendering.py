@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -12,8 +15,10 @@ from hyperfields.rendering import (
     Occupancy,
     composite,
     intersect_box,
+    nerfacc_is_built,
     over,
     render_image,
+    render_packed,
     render_rays,
     render_weights_from_density,
     sample_distances,
@@ -148,3 +153,73 @@ def test_occupancy_of_nothing_is_empty_and_lies_along_the_right_axes() -> None:
     nothing = Occupancy.of(lambda p: (p.new_zeros(len(p)), p))
     assert not nothing.cells.any()
     assert not render_image(corner, orbit(0, 0, 4), 8, occupancy=nothing).any()
+
+
+def test_weights_and_gradients_equal_nerfacc_s() -> None:
+    nerfacc = pytest.importorskip("nerfacc")
+    generator = torch.Generator().manual_seed(0)
+    densities = 8 * torch.rand(5, 12, generator=generator)
+    lengths = torch.rand(5, 12, generator=generator)
+    values = torch.rand(5, 12, 3, generator=generator)
+    ends = lengths.cumsum(-1)
+    background = torch.tensor([[0.2, 0.5, 0.9]])
+
+    ours = densities.clone().requires_grad_()
+    colours, opacities = composite(render_weights_from_density(ours, lengths), values, background)
+    theirs = densities.clone().requires_grad_()
+    expected, expected_opacities, _, _ = nerfacc.rendering(
+        ends - lengths, ends, rgb_sigma_fn=lambda *_: (values, theirs), render_bkgd=background[0]
+    )
+    torch.testing.assert_close(colours, expected, atol=2e-6, rtol=0)
+    torch.testing.assert_close(opacities, expected_opacities[:, 0], atol=2e-6, rtol=0)
+    (grad,) = torch.autograd.grad(colours.square().sum(), ours)
+    (expected_grad,) = torch.autograd.grad(expected.square().sum(), theirs)
+    torch.testing.assert_close(grad, expected_grad, atol=2e-6, rtol=1e-4)
+
+
+def test_nerfacc_s_packed_samples_make_the_same_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    nerfacc = pytest.importorskip("nerfacc")
+
+    # What it has for CUDA only on this path: first sample and count of each ray, and the sum of what lies before.
+    def pack_info(ray_of: torch.Tensor, rays: int) -> torch.Tensor:
+        counts = ray_of.bincount(minlength=rays)
+        return torch.stack([counts.cumsum(0) - counts, counts], -1)
+
+    def exclusive_sum(inputs: torch.Tensor, packed_info: torch.Tensor) -> torch.Tensor:
+        rays = [inputs[first : first + count] for first, count in packed_info.tolist()]
+        return torch.cat([ray.cumsum(0) - ray for ray in rays])
+
+    monkeypatch.setattr(nerfacc.volrend, "pack_info", pack_info)
+    monkeypatch.setattr(nerfacc.volrend, "exclusive_sum", exclusive_sum)
+
+    def ball(points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return 4.0 * (points.norm(dim=-1) < 0.6), torch.cat([points * 0.5 + 0.5, points], -1)
+
+    camera = orbit(20, 15, 12)
+    rays = camera.rays()
+    occupancy = Occupancy.of(ball, resolution=32)
+    colours, opacities = render_packed(ball, rays, 24, occupancy)
+    image = render_image(ball, camera, 24, occupancy=occupancy).view(-1, 4)
+    assert float(image[:, 3].max()) > 0.9
+    torch.testing.assert_close(
+        torch.cat([colours, opacities[:, None]], -1), image, atol=2e-6, rtol=0
+    )
+    nothing = Occupancy.of(lambda p: (p.new_zeros(len(p)), p))
+    assert not torch.cat([part.flatten() for part in render_packed(ball, rays, 24, nothing)]).any()
+
+
+def test_nerfacc_is_used_only_where_its_kernels_lie(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: dict[str, Any] = {"nerfacc": object(), "nerfacc.csrc": None}
+    monkeypatch.setattr("hyperfields.rendering.find_spec", found.get)
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
+    looked = nerfacc_is_built.__wrapped__
+    assert not looked()
+    (tmp_path / "nerfacc_cuda").mkdir()
+    (tmp_path / "nerfacc_cuda" / "lock").touch()  # of a build that was broken off
+    assert not looked()
+    (tmp_path / "nerfacc_cuda" / "nerfacc_cuda.so").touch()
+    assert looked()
+    found["nerfacc"] = None
+    assert not looked()

@@ -49,7 +49,16 @@ def procedural() -> DistillConfig:
 
 
 def procedural_cpu() -> DistillConfig:
-    """45 of 72 colour-shape scenes, 27 held out, with a small model: MiniLM, 2 blocks, 8 grids"""
+    """45 of 72 colour-shape scenes, 27 held out, with a small model: MiniLM, 2 blocks, 8 grids; an hour"""
+    # Large tables: of 2^15 rows, 8 of a level's vertices share one, and blur each other.
+    field = replace(SMALL_FIELD, log2_rows=18)
+    return replace(
+        procedural_cpu_short(), model=replace(SMALL, field=field), views=96, iterations=10_000
+    )
+
+
+def procedural_cpu_short() -> DistillConfig:
+    """the same scenes with smaller grids and 1,200 updates: minutes a run, to compare arms over seeds"""
     return DistillConfig(
         model=SMALL,
         prompts=TRAINED,
@@ -60,17 +69,12 @@ def procedural_cpu() -> DistillConfig:
         rays=256,
         samples=24,
         object_share=0.5,
-        iterations=4000,
+        iterations=1200,
         learning_rate=1e-3,
         grid_learning_rate=1e-2,
         final_rate=0.03,
         checkpoint_every=100,
     )
-
-
-def procedural_cpu_short() -> DistillConfig:
-    """procedural_cpu with 1,200 updates: minutes a run, to compare arms over seeds"""
-    return replace(procedural_cpu(), iterations=1200)
 
 
 def materials_cpu() -> DistillConfig:

@@ -1,14 +1,18 @@
 """Volume rendering in plain torch: samples along rays, weights from densities, composition.
 
 A field is any `RadianceFunction`, from points to densities and values. Dense: every ray has
-the same number of samples, between its entry into the scene's box and its exit.
+the same number of samples, between its entry into the scene's box and its exit. On CUDA, where nerfacc's kernels
+are built, images that skip empty space are composited by it.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
+from importlib.util import find_spec
+from pathlib import Path
 
 import torch
 from jaxtyping import Bool, Float
@@ -18,6 +22,8 @@ from hyperfields.cameras import Camera, Rays
 
 CHUNK = 16384
 """Points that are evaluated at once without gradients: their activations stay in a core's cache."""
+CUDA_CHUNK = 2**20
+"""The same on other devices, which want many points."""
 OCCUPANCY_RESOLUTION = 64
 """Points along an edge of the grid that says where a field is empty."""
 BOUND = 1.0
@@ -162,25 +168,72 @@ def render_image(
     camera: Camera,
     samples: int = 96,
     *,
-    chunk: int = CHUNK,
+    chunk: int | None = None,
     occupancy: Occupancy | None = None,
 ) -> Float[Tensor, "height width 4"]:
     """Red, green, blue (over black, so premultiplied) and opacity of each pixel; without gradients.
 
-    Only rays that meet the scene's box are computed, about `chunk` points at a time; with an occupancy, only
-    points that it does not call empty.
+    Only rays that meet the scene's box are computed, about `chunk` points at a time (`CHUNK` on a CPU, else
+    `CUDA_CHUNK`); with an occupancy, only points that it does not call empty.
     """
     rays = camera.rays()
+    if chunk is None:
+        chunk = CHUNK if rays.origins.device.type == "cpu" else CUDA_CHUNK
     near, far = intersect_box(rays)
     image = rays.origins.new_zeros(len(rays), 4)
     hit = (far > near).nonzero().squeeze(-1)
+    packed = rays.origins.is_cuda and nerfacc_is_built()
     asked = field if occupancy is None else partial(_where_occupied, field, occupancy)
     # A share of the points is asked for where others are skipped: more rays fill a chunk.
     share = 1.0 if occupancy is None else max(0.05, float(occupancy.cells.float().mean()))
     for some in hit.split(max(1, int(chunk / share) // samples)):
-        colour, opacity = render_rays(asked, rays[some], samples)
+        if occupancy is not None and packed:
+            colour, opacity = render_packed(field, rays[some], samples, occupancy)
+        else:
+            colour, opacity = render_rays(asked, rays[some], samples)
         image[some] = torch.cat([colour[:, :3], opacity[:, None]], -1)
     return image.view(camera.height, camera.width, 4)
+
+
+@cache
+def nerfacc_is_built() -> bool:
+    """Whether nerfacc is installed and its CUDA kernels are built.
+
+    Only looks: nerfacc builds them when they are first asked for, and a build that fails leaves a folder behind
+    that breaks the next try.
+    """
+    if find_spec("nerfacc") is None:
+        return False
+    if find_spec("nerfacc.csrc") is not None:
+        return True
+    from torch.utils.cpp_extension import get_default_build_root
+
+    root = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root())
+    return any(built for at in (".", "*") for built in root.glob(f"{at}/nerfacc_cuda/*.so"))
+
+
+def render_packed(
+    field: RadianceFunction, rays: Rays, samples: int, occupancy: Occupancy
+) -> tuple[Float[Tensor, "rays 3"], Float[Tensor, " rays"]]:
+    """What the rays see over black, and opacities, by nerfacc; as `render_rays` where the occupancy's rest is empty.
+
+    Only what is not empty is kept in memory. Needs nerfacc's CUDA kernels.
+    """
+    from nerfacc import rendering
+
+    points, lengths = points_along(rays, samples)
+    kept = occupancy.at(points.flatten(0, 1)).nonzero().squeeze(-1)
+    at, length = points.flatten(0, 1)[kept], lengths.flatten()[kept]
+    start = torch.zeros_like(length)  # nerfacc wants it for depths, which we do not
+
+    def colours_and_densities(*_: Tensor) -> tuple[Tensor, Tensor]:
+        densities, values = field(at)
+        return values[:, :3], densities
+
+    colours, opacities, _, _ = rendering(
+        start, length, kept // samples, len(rays), rgb_sigma_fn=colours_and_densities
+    )
+    return colours, opacities.squeeze(-1)
 
 
 def _where_occupied(

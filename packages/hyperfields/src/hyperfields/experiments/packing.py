@@ -73,7 +73,7 @@ class PackingPreset:
 
 
 PRESETS: Mapping[str, PackingPreset] = {
-    "cpu": PackingPreset(distill="procedural_cpu", size=32, samples=24, updates=400),
+    "cpu": PackingPreset(distill="procedural_cpu_short", size=32, samples=24, updates=400),
     "paper": PackingPreset(distill="procedural", size=64, samples=64, updates=10000),
 }
 

@@ -150,6 +150,11 @@ class TrainingState:
             torch.cuda.set_rng_state(state, device)
 
 
+def has_weights(folder: Path) -> bool:
+    """Whether `save_weights` wrote a model there; of a run, look at OUT/model."""
+    return (folder / CONFIG).is_file()
+
+
 def has_training_state(folder: Path) -> bool:
     """Whether `folder` holds a training state to resume from."""
     return (folder / STATE).exists() and bool(list(folder.glob(f"{STATE_RECORD}*")))

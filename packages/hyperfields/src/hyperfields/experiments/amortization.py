@@ -25,7 +25,7 @@ from hyperfields.experiments.ood import (
     read_curve,
 )
 from hyperfields.model import HyperFields
-from priors_shared.checkpoints import CONFIG
+from priors_shared.checkpoints import has_weights
 from priors_shared.devices import hardware
 from priors_shared.errors import UserError
 from priors_shared.reports import Curve as Line
@@ -61,14 +61,14 @@ def run(
         for seed in seeds:
             folder = curve_folder(runs, preset, "scratch", prompt, seed)
             config = config_of(sizes, "scratch", prompt, seed, model)
-            if not (folder / "model" / CONFIG).is_file():
+            if not has_weights(folder / "model"):
                 if quick:
                     continue
                 optimise("scratch", config, model, folder, views=sizes.views)
             curves.append((config, read_curve(folder)))
     if not curves:
         return
-    stage2 = training_seconds(trained) if (trained / "model" / CONFIG).is_file() else None
+    stage2 = training_seconds(trained) if has_weights(trained / "model") else None
     if stage2 is None:
         raise UserError(
             f"{trained}: no finished training, whose seconds are needed; "

@@ -19,7 +19,7 @@ from hyperfields.evaluation import evaluate, write_contact_sheet
 from hyperfields.model import HyperFields
 from hyperfields.presets import DISTILL
 from hyperfields.views import procedural_views
-from priors_shared.checkpoints import CONFIG
+from priors_shared.checkpoints import has_weights
 from priors_shared.devices import hardware
 from priors_shared.reports import Measured, write_result
 from priors_shared.runs import Run
@@ -57,7 +57,7 @@ def run(
             config = DISTILL[PRESETS[preset]]()
             config = replace(config, seed=seed, model=replace(config.model, conditioning=arm))
             folder = runs / PRESETS[preset] / f"{arm}-{seed}"
-            if not (folder / "model" / CONFIG).is_file():
+            if not has_weights(folder / "model"):
                 if quick:
                     continue
                 train(config, folder)

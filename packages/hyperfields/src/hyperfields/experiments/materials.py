@@ -28,7 +28,7 @@ from hyperfields.presets import DISTILL, FINETUNE
 from hyperfields.rendering import over
 from hyperfields.scenes import scene_of
 from hyperfields.views import procedural_views
-from priors_shared.checkpoints import CONFIG
+from priors_shared.checkpoints import has_weights
 from priors_shared.devices import hardware
 from priors_shared.errors import UserError
 from priors_shared.reports import Measured, write_result
@@ -101,7 +101,7 @@ def run_held_out(
     sizes = _sizes(preset)
     config = replace(DISTILL[sizes.held_out](), seed=seed)
     folder = runs / sizes.held_out / f"dynamic-{seed}"
-    if not _done(folder):
+    if not has_weights(folder / "model"):
         if quick:
             return
         train(config, folder)
@@ -110,7 +110,7 @@ def run_held_out(
     tuning = replace(FINETUNE[sizes.finetune](), seed=seed, **sizes.changes)
     for prompt in config.held_out:
         into = runs / f"{sizes.held_out}_finetuned" / f"{prompt.replace(' ', '-')}-{seed}"
-        if not _done(into):
+        if not has_weights(into / "model"):
             if quick:
                 continue
             _finetune(replace(tuning, prompt=prompt), model, into)
@@ -201,7 +201,7 @@ def run_four(
         for arm in ARMS:
             config = replace(base, seed=seed, model=replace(base.model, conditioning=arm))
             folder = runs / sizes.four / f"{arm}-{seed}"
-            if not _done(folder):
+            if not has_weights(folder / "model"):
                 if quick:
                     continue
                 train(config, folder)
@@ -288,10 +288,6 @@ def _sizes(preset: str) -> MaterialsPreset:
             f"no preset {preset!r} for scenes in materials: choose {', '.join(PRESETS)}"
         )
     return PRESETS[preset]
-
-
-def _done(folder: Path) -> bool:
-    return (folder / "model" / CONFIG).is_file()
 
 
 def _finetune(config: FinetuneConfig, model: HyperFields, folder: Path) -> None:

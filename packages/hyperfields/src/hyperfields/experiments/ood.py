@@ -35,7 +35,7 @@ from hyperfields.presets import FINETUNE, TEACH
 from hyperfields.rendering import over
 from hyperfields.teachers import teach
 from hyperfields.views import procedural_views
-from priors_shared.checkpoints import CONFIG
+from priors_shared.checkpoints import has_weights
 from priors_shared.devices import hardware
 from priors_shared.reports import Measured, write_result
 from priors_shared.runs import Run, read_metrics, read_timing
@@ -110,7 +110,7 @@ def run(
     for seed, (case, prompt), arm in product(seeds, CASES.items(), NAMES):
         config = config_of(sizes, arm, prompt, seed, model)
         folder = curve_folder(runs, preset, arm, prompt, seed)
-        if not (folder / "model" / CONFIG).is_file():
+        if not has_weights(folder / "model"):
             if quick:
                 continue
             optimise(arm, config, model, folder, views=sizes.views)

@@ -37,7 +37,7 @@ from hyperfields.rendering import over
 from hyperfields.text import TextEncoder
 from hyperfields.views import procedural_views
 from hyperfields.vocabulary import procedural_prompts
-from priors_shared.checkpoints import CONFIG
+from priors_shared.checkpoints import has_weights
 from priors_shared.devices import hardware
 from priors_shared.errors import UserError
 from priors_shared.reports import Measured, write_result
@@ -172,7 +172,7 @@ def run(
     seconds: dict[str, list[float]] = {}
     for seed in finished:
         folder = runs / f"retrieval_{preset}" / f"encoder-{seed}"
-        if quick and not (folder / CONFIG).is_file():
+        if quick and not has_weights(folder):
             return
         encoder = train_encoder(folder, text, seed=seed, updates=updates, candidates=CANDIDATES)
         for arm, name in NAMES.items():
@@ -240,7 +240,7 @@ def comparisons(
 
 def _finished(runs: Path, preset: str, seed: int) -> bool:
     folders = (curve_folder(runs, preset, arm, p, seed) for arm in NAMES for p in CASES.values())
-    return all((folder / "model" / CONFIG).is_file() for folder in folders)
+    return all(has_weights(folder / "model") for folder in folders)
 
 
 def _as_images(views: Float[Tensor, "views height width 4"]) -> Images:

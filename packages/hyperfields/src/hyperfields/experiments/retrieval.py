@@ -27,7 +27,7 @@ from hyperfields.scenes.scene import Traced
 from hyperfields.text import TextEncoder
 from hyperfields.views import procedural_views
 from hyperfields.vocabulary import COLOURS, NOVEL_COLOURS, prompt_of
-from priors_shared.checkpoints import CONFIG, load_weights, save_weights
+from priors_shared.checkpoints import has_weights, load_weights, save_weights
 from priors_shared.devices import hardware
 from priors_shared.episodes import generator_for
 from priors_shared.reports import Measured, write_result
@@ -130,7 +130,7 @@ def train_encoder(
     torch.manual_seed(generator_for(seed, 1).initial_seed())
     encoder = RenderEncoder(text.dim)
     encoder.image(torch.zeros(1, 3, SIZE, SIZE))  # sizes the last layer
-    if (folder / CONFIG).is_file():
+    if has_weights(folder):
         encoder.load_state_dict(load_weights(folder, kind=KIND)[1])
         return encoder.eval()
     data = HeldApart(candidates, cameras, SIZE, seed)
@@ -208,7 +208,7 @@ def run(
     encoders: dict[int, RenderEncoder] = {}
     for seed in seeds:
         folder = runs / f"retrieval_{preset}" / f"encoder-{seed}"
-        if quick and not (folder / CONFIG).is_file():
+        if quick and not has_weights(folder):
             continue
         encoders[seed] = train_encoder(
             folder, text, seed=seed, updates=updates, candidates=CANDIDATES

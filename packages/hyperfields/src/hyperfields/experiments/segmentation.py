@@ -21,7 +21,7 @@ from hyperfields.segmentation import (
     train_segmentation,
     write_novel_scenes,
 )
-from priors_shared.checkpoints import CONFIG
+from priors_shared.checkpoints import has_weights
 from priors_shared.console import Progress
 from priors_shared.devices import hardware
 from priors_shared.reports import Measured, write_result
@@ -53,7 +53,7 @@ def run(
     for seed in seeds:
         config = replace(make(), seed=seed)
         folder = runs / PRESETS[preset] / str(seed)
-        if not (folder / "model" / CONFIG).is_file():
+        if not has_weights(folder / "model"):
             if quick:
                 continue
             with Run.create(

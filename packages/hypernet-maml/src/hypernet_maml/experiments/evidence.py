@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, Protocol, runtime_checkable
 
-from priors_shared.checkpoints import CONFIG
+from priors_shared.checkpoints import has_weights
 from priors_shared.devices import hardware
 from priors_shared.reports import (
     Code,
@@ -43,7 +43,7 @@ class Study:
 
     def finished(self, folder: Path, config: Any, train: Callable[[Run], object]) -> bool:
         """Whether the run has its model; trains it first, or to its end, unless quick."""
-        if (folder / "model" / CONFIG).is_file():
+        if has_weights(folder / "model"):
             return True
         if self.quick:
             return False

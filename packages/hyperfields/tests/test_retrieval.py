@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from hyperfields.cameras import evaluation_views
+from hyperfields.evaluation import top_k
 from hyperfields.experiments import EXPERIMENTS, ood, retrieval
 from hyperfields.experiments.ood import OodPreset
-from hyperfields.experiments.retrieval import HeldApart, embed, retrieve, top_k, train_encoder
+from hyperfields.experiments.retrieval import HeldApart, embed, retrieve, train_encoder
 from hyperfields.model import HyperFields
 from hyperfields.rendering import over
 from hyperfields.text import TextEncoder

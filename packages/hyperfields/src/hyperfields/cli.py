@@ -583,6 +583,8 @@ class _EvalOptions:
     """points along a ray"""
     pose_scale: float = 1.0
     """see distill"""
+    clip: Annotated[str | None, described("NAME", "(default: CLIP is not asked)")] = None
+    """also look each render's prompt up by CLIP, as Table 4.1: clip, a Hugging Face id or a folder"""
     out: Annotated[Path | None, described("FILE.json", "(default: not written)")] = None
     """result, scene by scene"""
     device: str = "cpu"
@@ -592,15 +594,17 @@ class _EvalOptions:
 def _eval(args: list[str]) -> None:
     about = (
         "PSNR and silhouette IoU of generated scenes; for procedural scenes also whether colour and shape "
-        "are right, held-out combinations apart."
+        "are right, held-out combinations apart; with --clip how often CLIP finds the prompt."
     )
     options = parse_options(_EvalOptions, f"{PROGRAM} eval", args, description=about)
     if min(options.views, options.size, options.samples) < 1:
         raise UserError("--views, --size and --samples must be 1 or more")
-    from hyperfields.evaluation import evaluate
+    from hyperfields.clip import Clip
+    from hyperfields.evaluation import clip_retrieval, evaluate
     from priors_shared.runs import environment, write_atomically
 
     model = _load_model(options.model, options.device)
+    clip = Clip(options.clip, device=model.device) if options.clip is not None else None
     found = evaluate(
         model,
         views=options.views,
@@ -612,6 +616,14 @@ def _eval(args: list[str]) -> None:
     for group, means in found["means"].items():
         numbers = "  ".join(f"{name} {value:.3f}" for name, value in means.items())
         say(f"{group:<9} {numbers}")
+    if clip is not None:
+        percent = clip_retrieval(
+            model, clip, views=options.views, size=options.size, samples=options.samples
+        )
+        for group, ranks in percent.items():
+            numbers = "  ".join(f"{rank} {share:.1f} %" for rank, share in ranks.items())
+            say(f"{group:<9} found by CLIP: {numbers}")
+        found["clip"] = {"model": clip.name, "percent": percent}
     if options.out is not None:
         record = {
             "model": options.model,

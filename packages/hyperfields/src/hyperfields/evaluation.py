@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from hyperfields.cameras import Camera, evaluation_views, orbit
+from hyperfields.clip import Clip
 from hyperfields.export import contact_sheet
 from hyperfields.field import Field
 from hyperfields.model import HyperFields
@@ -20,6 +21,9 @@ from hyperfields.rendering import over
 from hyperfields.scenes import scene_of
 from hyperfields.views import PosedViews, procedural_views, read_teachers
 from hyperfields.vocabulary import procedural_prompts
+
+TOP = (1, 3, 5, 6, 10)
+"""Ranks of Table 4.1."""
 
 
 @dataclass(frozen=True)
@@ -151,6 +155,44 @@ def evaluate(
             {"group": group, **asdict(score)} for group, scores in found.items() for score in scores
         ],
     }
+
+
+def top_k(
+    scores: Float[Tensor, "queries candidates"], right: Int[Tensor, " queries"]
+) -> dict[int, float]:
+    """Percent of queries whose right candidate is among the k best; ties count against it."""
+    own = scores.gather(1, right[:, None])
+    rank = (scores >= own).sum(1)  # its own score is one of them
+    return {k: 100 * float((rank <= k).float().mean()) for k in TOP}
+
+
+def clip_retrieval(
+    model: HyperFields, clip: Clip, *, views: int, size: int, samples: int
+) -> dict[str, dict[str, float]]:
+    """Table 4.1: percent of renders whose prompt is among the k that CLIP finds nearest, held-out scenes apart.
+
+    Args:
+        model: its trained and held-out prompts are generated, and are the candidates.
+        clip: what is asked.
+        views: cameras around each scene.
+        size: pixels along each side.
+        samples: points along a ray.
+    """
+    groups = {"held out": model.trained.get("held_out", ()), "trained": model.prompts}
+    candidates = list(dict.fromkeys(prompt for group in groups.values() for prompt in group))
+    cameras = evaluation_views(views, size)
+    found = {}
+    for group, members in groups.items():
+        if not members:
+            continue
+        cosines = []
+        for field in model.generate_all(members):
+            seen = torch.stack([field.render(camera, samples).cpu() for camera in cameras])
+            cosines.append(clip.cosines(over(seen).permute(0, 3, 1, 2), candidates))
+        right = [candidates.index(prompt) for prompt in members for _ in cameras]
+        ranks = top_k(torch.cat(cosines), torch.tensor(right))
+        found[group] = {f"top-{k}": share for k, share in ranks.items()}
+    return found
 
 
 def write_contact_sheet(

@@ -1,9 +1,9 @@
 """Table 4.1: is the right prompt found from a render of the generated scene?
 
-The thesis asks CLIP, among its 72 prompts. Offline we ask a small text-image encoder that is trained here on exact
-renders, held apart: under other lights, from other cameras, blurred, noisy, shifted, on other backgrounds. Its
-prompts, and so the candidates, are the 72 and distractors: every material, and a colour and a shape beyond the
-vocabulary. Exact renders show what the encoder itself misses.
+The thesis asks CLIP, among its 72 prompts; `hyperfields eval --clip` does so. Offline we ask a small text-image
+encoder that is trained here on exact renders, held apart: under other lights, from other cameras, blurred, noisy,
+shifted, on other backgrounds. Its prompts, and so the candidates, are the 72 and distractors: every material, and a
+colour and a shape beyond the vocabulary. Exact renders show what the encoder itself misses.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hyperfields.cameras import evaluation_views, sample_orbit
+from hyperfields.evaluation import TOP, top_k
 from hyperfields.experiments.ood import PRESETS
 from hyperfields.model import HyperFields
 from hyperfields.rendering import over
@@ -33,7 +34,6 @@ from priors_shared.episodes import generator_for
 from priors_shared.reports import Measured, write_result
 
 SEEDS = (0, 1, 2)
-TOP = (1, 3, 5, 6, 10)
 KIND = "render-encoder"
 CANDIDATES = tuple(
     prompt_of(attribute, shape)
@@ -153,15 +153,6 @@ def embed(text: TextEncoder, prompts: Sequence[str]) -> Float[Tensor, "prompts d
     tokens, real = text.encode(prompts)
     share = real.float() / real.sum(-1, keepdim=True)
     return torch.einsum("pt,ptd->pd", share, tokens)
-
-
-def top_k(
-    scores: Float[Tensor, "queries candidates"], right: Int[Tensor, " queries"]
-) -> dict[int, float]:
-    """Percent of queries whose right candidate is among the k best; ties count against it."""
-    own = scores.gather(1, right[:, None])
-    rank = (scores >= own).sum(1)  # its own score is one of them
-    return {k: 100 * float((rank <= k).float().mean()) for k in TOP}
 
 
 def degrade(

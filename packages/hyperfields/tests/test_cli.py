@@ -197,7 +197,14 @@ def test_teach_then_export_and_distill(
     points = torch.rand(20, 3) - 0.5
     generated = HyperFields.from_pretrained(model).generate("a blue mug")
     assert torch.equal(Field.load("own")(points)[0], generated(points)[0])
-    assert set(read_teachers(Path("teachers"), [orbit(0, 0, 8)])) == {"a red mug"}
+    Path("prompts.txt").write_text("A red mug\n\na blue bowl\n")
+    again = ["teach", "teacher_cpu", "--prompts", "prompts.txt", *small, "-o", "teachers"]
+    assert "--resume" in refused(capsys, *again)
+    main([*again, "--resume", "--quiet"])
+    assert set(read_teachers(Path("teachers"), [orbit(0, 0, 8)])) == {"a red mug", "a blue bowl"}
+    Path("prompts.txt").write_text("a red mug\na  red mug\n")
+    assert "would share the folder a-red-mug" in refused(capsys, *again, "--resume")
+    assert "give a prompt" in refused(capsys, "teach", "teacher_cpu", *small)
 
     assert "leave out the prompt" in refused(capsys, "export", "field", "a mug")
     assert "give the prompt of the scene" in refused(capsys, "export", str(model))

@@ -9,13 +9,17 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 
 from hyperfields.config import FieldConfig, ModelConfig
+from hyperfields.distillation import distill, training_cameras
 from hyperfields.evaluation import write_contact_sheet
 from hyperfields.experiments import EXPERIMENTS, amortization, held_out, ood
 from hyperfields.experiments.ood import Curve, OodPreset
+from hyperfields.field import Field
 from hyperfields.model import HyperFields
-from hyperfields.presets import DISTILL
+from hyperfields.presets import DISTILL, TEACH
+from hyperfields.views import field_views
 from priors_shared.errors import UserError
 
 
@@ -69,6 +73,53 @@ def test_both_arms_are_trained_measured_and_reused(
     EXPERIMENTS["figure-4.4"](out=out, runs=runs, quick=True, seeds=(0,))
     assert weights.stat().st_mtime_ns == before
     assert (out / "figure-4.4-cpu.json").is_file()
+
+
+def test_stages_distils_what_stage_1_made_and_scores_both(
+    tiny_text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    field = FieldConfig(
+        width=4, levels=1, level_features=2, log2_rows=6, coarsest=2, finest=2, frequencies=1
+    )
+    tiny = replace(
+        DISTILL["procedural_cpu_short"](),
+        model=ModelConfig(text=tiny_text, blocks=1, heads=1, head_dim=4, hidden=4, field=field),
+        prompts=("a red mug", "a blue plate"),
+        held_out=("a blue mug",),
+        views=1,
+        image_size=6,
+        rays=4,
+        samples=4,
+        iterations=1,
+    )
+    small = replace(
+        TEACH["teacher_cpu"](), field=field, image_size=6, samples=4, views=2, iterations=1
+    )
+    monkeypatch.setitem(DISTILL, "procedural_cpu_short", lambda: tiny)
+    monkeypatch.setitem(TEACH, "teacher_cpu", lambda: small)
+    seen: dict[str, torch.Tensor] = {}
+
+    def listening(config, teachers, where, run):  # type: ignore[no-untyped-def]
+        seen.update({prompt: views.images for prompt, views in teachers.items()})
+        return distill(config, teachers, where, run)
+
+    monkeypatch.setattr(held_out, "distill", listening)
+    out, runs = tmp_path / "out", tmp_path / "runs"
+    # The other arm is there already, so that what is distilled is what stage 1 made.
+    held_out.train(tiny, runs / "procedural_cpu_short" / "dynamic-0")
+    seen.clear()
+    EXPERIMENTS["stages"](out=out, runs=runs, seeds=(0,))
+    cameras = training_cameras(tiny)
+    assert set(seen) == set(tiny.prompts)
+    for prompt in tiny.prompts:
+        teacher = Field.load(runs / "stages_cpu" / prompt.replace(" ", "-") / "model")
+        assert torch.equal(seen[prompt], field_views(teacher, cameras).images)
+    rows = json.loads((out / "stages-cpu.json").read_text())["rows"]
+    assert [row["model"] for row in rows][-3:] == [
+        "taught, held out scenes",
+        "taught, trained scenes",
+        "the teachers",
+    ]
 
 
 def test_speed_up_is_a_bound_where_the_other_never_gets_there() -> None:

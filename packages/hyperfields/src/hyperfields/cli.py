@@ -422,33 +422,44 @@ def _load_model(name: str, device: str = "cpu") -> HyperFields:
 @dataclass(frozen=True, kw_only=True)
 class _TeachOptions:
     out: Annotated[Path, arg(metavar="DIR", aliases=["-o"])] = Path("teachers")
-    """folder of teachers: this one gets a run folder of its own below it"""
+    """folder of teachers: each gets a run folder of its own below it"""
+    prompts: Annotated[Path | None, described("FILE", "(default: PROMPT alone)")] = None
+    """text file in UTF-8, one prompt a line: teachers of all, one after another"""
     resume: bool = False
-    """go on with the run in the folder, or begin it where there is none"""
+    """go on with the runs in the folder, or begin them where there are none"""
 
 
 def _teach(args: list[str]) -> None:
     about = (
         "Stage 1: optimise a NeRF of one prompt by score distillation. See the presets for sizes."
     )
-    options = _score_options("teach", args, TEACH, _TeachOptions, about)
+    options = _score_options("teach", args, TEACH, _TeachOptions, about, optional=True)
     chosen = vars(options.training)
-    config = TeachConfig(**{**chosen, "field": FieldConfig(**vars(chosen["field"]))})
+    prompts = _prompts(chosen["prompt"], options.prompts)
+    slugs = [_slug(prompt) for prompt in prompts]
+    for i, slug in enumerate(slugs):
+        if slug in slugs[:i]:
+            raise UserError(
+                f"{prompts[i]!r} and {prompts[slugs.index(slug)]!r} would share the folder {slug}: leave one out"
+            )
+    field = FieldConfig(**vars(chosen["field"]))
 
     from hyperfields.evaluation import write_contact_sheet
     from hyperfields.teachers import teach
     from priors_shared.runs import Run
 
-    out = options.out / _slug(config.prompt)
     command = shlex.join([PROGRAM, "teach", *args])
-    with Run.create(
-        out, asdict(config), command=command, resume=options.resume, quiet=options.launch.quiet
-    ) as run:
-        field_ = teach(config, options.launch, run)
-        sheet = run.plots / "scene.png"
-        write_contact_sheet([field_], [config.prompt], sheet, size=96, samples=64)
-    say(f"teacher   {out / 'model'}")
-    say(f"scene     {sheet}")
+    for prompt, slug in zip(prompts, slugs, strict=True):
+        config = TeachConfig(**{**chosen, "field": field, "prompt": prompt})
+        out = options.out / slug
+        with Run.create(
+            out, asdict(config), command=command, resume=options.resume, quiet=options.launch.quiet
+        ) as run:
+            field_ = teach(config, options.launch, run)
+            sheet = run.plots / "scene.png"
+            write_contact_sheet([field_], [prompt], sheet, size=96, samples=64)
+        say(f"teacher   {out / 'model'}")
+        say(f"scene     {sheet}")
     say(f"next      {PROGRAM} distill PRESET {options.out}")
 
 
@@ -492,19 +503,30 @@ def _finetune(args: list[str]) -> None:
     say(f"next      {PROGRAM} generate {shlex.quote(config.prompt)} --model {out}")
 
 
+_Prompt = Annotated[Positional[str], arg(metavar="PROMPT")]
+_OptionalPrompt = Annotated[
+    Positional[str | None], described("[PROMPT]", "(default: those of --prompts)")
+]
+
+
 def _score_options(
     verb: str,
     args: list[str],
     presets: Mapping[str, Callable[[], Any]],
     base: type[Any],
     about: str,
+    *,
+    optional: bool = False,
 ) -> Any:
-    """Options of a command of score distillation; it may begin with a preset, else the first is meant."""
+    """Options of a command of score distillation; it may begin with a preset, else the first is meant.
+
+    optional: whether the prompt may be left out.
+    """
     named = bool(args) and args[0] in presets
     default = presets[args[0] if named else next(iter(presets))]()
-    values = vars(default) | {"prompt": tyro.MISSING}
+    values = vars(default) | {"prompt": None if optional else tyro.MISSING}
     fields: dict[str, Any] = {
-        "prompt": (Annotated[Positional[str], arg(metavar="PROMPT")], tyro.MISSING)
+        "prompt": (_OptionalPrompt if optional else _Prompt, values["prompt"])
     }
     if "field" in values:
         field = subclass(FieldConfig)
@@ -518,7 +540,7 @@ def _score_options(
     )
     program = f"{PROGRAM} {verb} [{'|'.join(presets)}]"
     options: Any = parse_options(options_type, program, args[named:], description=about)
-    if not options.training.prompt.strip():
+    if not optional and not options.training.prompt.strip():
         raise UserError("the prompt is empty: write what to show, such as 'a red chair'")
     return options
 
@@ -821,6 +843,7 @@ def _reproduce(args: list[str]) -> None:
             "figure-4.4",
             "figure-4.9",
             "att3d",
+            "stages",
             "table-4.1",
             "figure-4.8",
             "table-4.3",

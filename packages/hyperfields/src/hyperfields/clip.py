@@ -46,7 +46,8 @@ class Clip:
         except (OSError, ValueError, KeyError) as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise UserError(
-                f"--clip {name}: no such model here, nor to be had from the Hugging Face Hub ({reason})"
+                f"--clip {name}: no such model here, nor to be had from the Hugging Face Hub ({reason}); "
+                "give a folder that holds one"
             ) from error
         self.name = name
         self._model = model.requires_grad_(False).eval().to(device)

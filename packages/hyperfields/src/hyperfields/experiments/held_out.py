@@ -2,23 +2,28 @@
 
 Claims: combinations never trained on come out as well as trained ones (4.4.1); without dynamic conditioning scenes
 are worse (4.4.6; the thesis shows it on four scenes in materials, we on the 72 in colours). Beside them ATT3D's way:
-the prompt writes the hash grid (the thesis compares pictures, Fig. 4.7). All arms share data and steps. The thesis
-has pictures and CLIP retrieval (Table 4.1), no numbers of these kinds.
+the prompt writes the hash grid (the thesis compares pictures, Fig. 4.7); and both stages of Algorithm 3: distilled
+from NeRFs of score distillation in place of exact renders. All arms share prompts and steps. The thesis has pictures
+and CLIP retrieval (Table 4.1), no numbers of these kinds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from hyperfields.cameras import evaluation_views
 from hyperfields.config import DistillConfig, LaunchConfig
 from hyperfields.distillation import distill, training_cameras
-from hyperfields.evaluation import evaluate, write_contact_sheet
+from hyperfields.evaluation import evaluate, means, score_scenes, write_contact_sheet
+from hyperfields.field import Field
 from hyperfields.model import HyperFields
-from hyperfields.presets import DISTILL
-from hyperfields.views import procedural_views
+from hyperfields.presets import DISTILL, TEACH
+from hyperfields.teachers import teach
+from hyperfields.views import procedural_views, read_teachers
+from hyperfields.vocabulary import procedural_prompts
 from priors_shared.checkpoints import has_weights
 from priors_shared.devices import hardware
 from priors_shared.reports import Measured, write_result
@@ -26,13 +31,22 @@ from priors_shared.runs import Run
 
 SEEDS = (0, 1, 2)
 PRESETS = {"cpu": "procedural_cpu_short", "paper": "procedural"}
-Arm = Literal["dynamic", "static", "grid"]
+TEACHERS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "cpu": ("teacher_cpu", {"batch": 1, "samples": 24, "iterations": 300}),
+    "paper": ("teacher", {}),
+}
+"""Presets of stage 1, and what of them is set otherwise."""
+Arm = Literal["dynamic", "static", "grid", "taught"]
 FIGURES: dict[str, tuple[str, tuple[Arm, ...]]] = {
     "figure-4.4": ("held-out combinations come out as well as trained ones", ("dynamic",)),
     "figure-4.9": ("dynamic conditioning beats static", ("dynamic", "static")),
     "att3d": (
         "dynamic weights beat a hypernetwork that writes the hash grid, as ATT3D does",
         ("dynamic", "grid"),
+    ),
+    "stages": (
+        "distilled from NeRFs of score distillation, held-out combinations come out as asked for",
+        ("dynamic", "taught"),
     ),
 }
 
@@ -51,16 +65,21 @@ def run(
     """
     claim, arms = FIGURES[figure]
     per_seed: dict[str, dict[int, dict[str, dict[str, float]]]] = {}
+    teachers: dict[str, float] | None = None
     configs: dict[str, Any] = {}
     for arm in arms:
         for seed in seeds:
             config = DISTILL[PRESETS[preset]]()
-            config = replace(config, seed=seed, model=replace(config.model, conditioning=arm))
+            conditioning = "dynamic" if arm == "taught" else arm
+            config = replace(
+                config, seed=seed, model=replace(config.model, conditioning=conditioning)
+            )
             folder = runs / PRESETS[preset] / f"{arm}-{seed}"
             if not has_weights(folder / "model"):
                 if quick:
                     continue
-                train(config, folder)
+                taught = teach_all(config, runs, preset) if arm == "taught" else None
+                train(config, folder, taught)
             model = HyperFields.from_pretrained(folder)
             found = evaluate(model, views=6, size=config.image_size, samples=64)
             if arm not in per_seed:
@@ -68,6 +87,8 @@ def run(
                 sheet = out / f"{figure}-{preset}-{arm}.png"
                 write_contact_sheet(model.generate_all(held), held, sheet)
             per_seed.setdefault(arm, {})[seed] = found["means"]
+            if arm == "taught" and teachers is None:
+                teachers = score_teachers(teach_all(config, runs, preset), config)
             configs[arm] = asdict(config)
     if not per_seed:
         return
@@ -78,6 +99,8 @@ def run(
             row: dict[str, Any] = {"model": f"{name}, {group} scenes"}
             row |= {key: Measured.over_seeds([m[key] for m in measured]) for key in measured[0]}
             rows.append(row)
+    if teachers is not None:
+        rows.append({"model": "the teachers"} | {k: Measured(v) for k, v in teachers.items()})
     write_result(
         out / f"{figure}-{preset}.json",
         experiment=figure,
@@ -93,10 +116,38 @@ def run(
     )
 
 
-def train(config: DistillConfig, folder: Path) -> None:
-    """Distil exact renders into the folder, or go on there."""
+def score_teachers(folder: Path, config: DistillConfig) -> dict[str, float]:
+    """How well stage 1's NeRFs match exact renders, seen as the scenes of stage 2 are."""
+    cameras = evaluation_views(6, config.image_size)
+    fields = {p: Field.load(folder / p.replace(" ", "-") / "model") for p in config.prompts}
+    exact = procedural_views(procedural_prompts(), cameras)
+    return means(score_scenes(fields, cameras, exact, samples=64))
+
+
+def train(config: DistillConfig, folder: Path, taught: Path | None = None) -> None:
+    """Distil exact renders, or a folder of teachers, into the folder; or go on there."""
     with Run.create(
         folder, asdict(config), command=f"hyperfields train into {folder}", resume=True
     ) as run_:
-        teachers = procedural_views(config.prompts, training_cameras(config))
+        cameras = training_cameras(config)
+        teachers = (
+            procedural_views(config.prompts, cameras)
+            if taught is None
+            else read_teachers(taught, cameras)
+        )
         distill(config, teachers, LaunchConfig(), run_)
+
+
+def teach_all(config: DistillConfig, runs: Path, preset: str) -> Path:
+    """The folder of stage 1: a NeRF of each prompt by score distillation; trains those that are missing."""
+    name, sizes = TEACHERS[preset]
+    root = runs / f"stages_{preset}"
+    for prompt in config.prompts:
+        folder = root / prompt.replace(" ", "-")
+        if not has_weights(folder / "model"):
+            teacher = replace(TEACH[name](), prompt=prompt, **sizes)
+            with Run.create(
+                folder, asdict(teacher), command=f"hyperfields teach into {folder}", resume=True
+            ) as run_:
+                teach(teacher, LaunchConfig(), run_)
+    return root

@@ -90,11 +90,8 @@ def test_scenes_are_paired_by_seed_and_prompt(
     class Bowl:
         """Shows a red bowl, whatever is asked for."""
 
-        def __init__(self) -> None:
-            self.views = iter(red_bowls["a red bowl"].images)
-
-        def render(self, camera: object, samples: int) -> Tensor:
-            return next(self.views)
+        def render_all(self, cameras: object, samples: int) -> Tensor:
+            return red_bowls["a red bowl"].images
 
     monkeypatch.setattr(quality, "scene_in", lambda *where: Bowl())
     monkeypatch.setattr(quality, "_finished", lambda runs, preset, seed: seed < 2)

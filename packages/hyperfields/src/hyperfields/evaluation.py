@@ -61,6 +61,15 @@ def silhouette_iou(image: Float[Tensor, "*shape 4"], reference: Float[Tensor, "*
     return int((one & other).sum()) / union if union else 1.0
 
 
+def exact_views(prompts: Sequence[str], cameras: Sequence[Camera]) -> dict[str, PosedViews]:
+    """What scenes are scored against: exact views of procedural scenes, by prompt.
+
+    3 x 3 rays per pixel: with an even number some pixels are half covered, which is neither in the silhouette nor
+    out of it. By 2 x 2, the very same scene, finely rendered at 32 x 32 pixels, has an IoU of 0.94.
+    """
+    return procedural_views(prompts, cameras, samples=3)
+
+
 def score_scenes(
     fields: Mapping[str, Field],
     cameras: Sequence[Camera],
@@ -80,7 +89,7 @@ def score_scenes(
     known = torch.stack([over(references[name].images) for name in names])
     scores = []
     for prompt, field in fields.items():
-        seen = torch.stack([field.render(camera, samples).cpu() for camera in cameras])
+        seen = field.render_all(cameras, samples)
         shown = over(seen)
         errors = (known - shown).square().flatten(1).mean(1)
         scores.append(
@@ -132,7 +141,7 @@ def evaluate(
         rows: list[tuple[str, dict[str, float]]] = []
         for prompt, reference in read_teachers(teachers, cameras, pose_scale=pose_scale).items():
             field = model.generate(prompt)
-            seen = torch.stack([field.render(c, samples).cpu() for c in reference.cameras])
+            seen = field.render_all(reference.cameras, samples)
             scores = {"psnr": psnr(over(seen), over(reference.images))}
             if reference.transparent:
                 scores["iou"] = silhouette_iou(seen, reference.images)
@@ -144,7 +153,7 @@ def evaluate(
     groups = {"held out": model.trained.get("held_out", ()), "trained": model.prompts}
     found: dict[str, list[SceneScore]] = {}
     prompts = [prompt for group in groups.values() for prompt in group]
-    references = procedural_views(tuple(dict.fromkeys([*procedural_prompts(), *prompts])), cameras)
+    references = exact_views(tuple(dict.fromkeys([*procedural_prompts(), *prompts])), cameras)
     for group, members in groups.items():
         if members:
             fields = dict(zip(members, model.generate_all(members), strict=True))
@@ -187,7 +196,7 @@ def clip_retrieval(
             continue
         cosines = []
         for field in model.generate_all(members):
-            seen = torch.stack([field.render(camera, samples).cpu() for camera in cameras])
+            seen = field.render_all(cameras, samples)
             cosines.append(clip.cosines(over(seen).permute(0, 3, 1, 2), candidates))
         right = [candidates.index(prompt) for prompt in members for _ in cameras]
         ranks = top_k(torch.cat(cosines), torch.tensor(right))
@@ -200,5 +209,5 @@ def write_contact_sheet(
 ) -> None:
     """A contact sheet of fields from four sides."""
     cameras = [orbit(azimuth, 25, size) for azimuth in (20, 110, 200, 290)]
-    rows = [[over(field.render(c, samples).cpu()) for c in cameras] for field in fields]
+    rows = [list(over(field.render_all(cameras, samples))) for field in fields]
     contact_sheet(rows, labels, path)

@@ -6,7 +6,7 @@ The MLP's weights come from elsewhere: written by the hypernetwork for many scen
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -150,9 +150,18 @@ class Field(nn.Module):
         Images of more points than an occupancy grid skip empty space: colours then differ by less than a
         byte's step.
         """
+        return self._render(camera, samples, camera.width * camera.height * samples)
+
+    def render_all(
+        self, cameras: Sequence[Camera], samples: int = 96
+    ) -> Float[Tensor, "views height width 4"]:
+        """Images from cameras of one size, as `render` makes them; on the CPU."""
+        points = sum(camera.width * camera.height for camera in cameras) * samples
+        return torch.stack([self._render(camera, samples, points).cpu() for camera in cameras])
+
+    def _render(self, camera: Camera, samples: int, points: int) -> Tensor:
         device = self.weights[0].device
-        many = camera.width * camera.height * samples > OCCUPANCY_RESOLUTION**3
-        occupancy = self._occupancy() if many else None
+        occupancy = self._occupancy() if points > OCCUPANCY_RESOLUTION**3 else None
         return render_image(self, _moved(camera, device), samples, occupancy=occupancy)
 
     def _occupancy(self) -> Occupancy:

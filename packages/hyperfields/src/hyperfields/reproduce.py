@@ -41,15 +41,14 @@ def shipped_section(
 ) -> Section:
     """Scores and renders of all held-out scenes from trained weights."""
     from hyperfields.cameras import evaluation_views
-    from hyperfields.evaluation import means, score_scenes, write_contact_sheet
+    from hyperfields.evaluation import exact_views, means, score_scenes, write_contact_sheet
     from hyperfields.model import HyperFields
-    from hyperfields.views import procedural_views
     from hyperfields.vocabulary import procedural_prompts
 
     model = HyperFields.from_pretrained(name)
     held = list(model.trained["held_out"])
     cameras = evaluation_views(_VIEWS, _SIZE)
-    references = procedural_views(procedural_prompts(), cameras)
+    references = exact_views(procedural_prompts(), cameras)
     fields = dict(zip(held, model.generate_all(held), strict=True))
     scores = []
     with progress(len(held), "held-out scenes") as bar:

@@ -101,8 +101,7 @@ def procedural_views(
 
 def field_views(field: Field, cameras: Sequence[Camera], samples: int = 96) -> PosedViews:
     """Views of a trained NeRF."""
-    images = torch.stack([field.render(camera, samples).cpu() for camera in cameras])
-    return PosedViews(normalise(field.prompt), cameras, images)
+    return PosedViews(normalise(field.prompt), cameras, field.render_all(cameras, samples))
 
 
 def read_teachers(

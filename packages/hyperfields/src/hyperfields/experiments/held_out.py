@@ -17,7 +17,7 @@ from typing import Any, Literal
 from hyperfields.cameras import evaluation_views
 from hyperfields.config import DistillConfig, LaunchConfig
 from hyperfields.distillation import distill, training_cameras
-from hyperfields.evaluation import evaluate, means, score_scenes, write_contact_sheet
+from hyperfields.evaluation import evaluate, exact_views, means, score_scenes, write_contact_sheet
 from hyperfields.field import Field
 from hyperfields.model import HyperFields
 from hyperfields.presets import DISTILL, TEACH
@@ -120,7 +120,7 @@ def score_teachers(folder: Path, config: DistillConfig) -> dict[str, float]:
     """How well stage 1's NeRFs match exact renders, seen as the scenes of stage 2 are."""
     cameras = evaluation_views(6, config.image_size)
     fields = {p: Field.load(folder / p.replace(" ", "-") / "model") for p in config.prompts}
-    exact = procedural_views(procedural_prompts(), cameras)
+    exact = exact_views(procedural_prompts(), cameras)
     return means(score_scenes(fields, cameras, exact, samples=64))
 
 

@@ -16,9 +16,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from hyperfields.cameras import Camera, evaluation_views, orbit
+from hyperfields.cameras import evaluation_views, orbit
 from hyperfields.config import FinetuneConfig, LaunchConfig
-from hyperfields.evaluation import SceneScore, means, psnr, score_scenes
+from hyperfields.evaluation import SceneScore, exact_views, means, psnr, score_scenes
 from hyperfields.experiments.held_out import train
 from hyperfields.export import contact_sheet
 from hyperfields.field import Field
@@ -27,7 +27,6 @@ from hyperfields.model import HyperFields
 from hyperfields.presets import DISTILL, FINETUNE
 from hyperfields.rendering import over
 from hyperfields.scenes import scene_of
-from hyperfields.views import procedural_views
 from priors_shared.checkpoints import has_weights
 from priors_shared.devices import hardware
 from priors_shared.errors import UserError
@@ -116,7 +115,7 @@ def run_held_out(
             _finetune(replace(tuning, prompt=prompt), model, into)
         tuned[prompt] = HyperFields.from_pretrained(into).generate(prompt)
     cameras = evaluation_views(sizes.views, config.image_size)
-    references = procedural_views((*config.prompts, *config.held_out), cameras)
+    references = exact_views((*config.prompts, *config.held_out), cameras)
     zero_shot = dict(zip(config.held_out, model.generate_all(config.held_out), strict=True))
     trained = dict(zip(config.prompts, model.generate_all(config.prompts), strict=True))
     groups = {"trained": trained, "held out, zero-shot": zero_shot}
@@ -191,7 +190,7 @@ def run_four(
     sizes = _sizes(preset)
     base = DISTILL[sizes.four]()
     cameras = evaluation_views(sizes.views, base.image_size)
-    references = procedural_views(base.prompts, cameras)
+    references = exact_views(base.prompts, cameras)
     exact = {prompt: over(references[prompt].images) for prompt in base.prompts}
     found: dict[str, dict[int, dict[str, float]]] = {}
     pictures: dict[str, Sequence[str] | Mapping[str, Field]] = {"exact": base.prompts}
@@ -207,7 +206,7 @@ def run_four(
                 train(config, folder)
             model = HyperFields.from_pretrained(folder)
             fields = dict(zip(base.prompts, model.generate_all(base.prompts), strict=True))
-            shown = {p: _views(field, cameras, sizes.samples) for p, field in fields.items()}
+            shown = {p: over(f.render_all(cameras, sizes.samples)) for p, f in fields.items()}
             found.setdefault(arm, {})[seed] = measures(shown, exact)
             configs[arm] = asdict(replace(config, seed=0))
             pictures.setdefault(arm, fields)
@@ -296,10 +295,6 @@ def _finetune(config: FinetuneConfig, model: HyperFields, folder: Path) -> None:
     ) as run_:
         where = LaunchConfig(accelerator="cpu" if model.device.type == "cpu" else "auto")
         finetune(config, model, where, run_)
-
-
-def _views(field: Field, cameras: Sequence[Camera], samples: int) -> Tensor:
-    return over(torch.stack([field.render(camera, samples).cpu() for camera in cameras]))
 
 
 def _named(found: Mapping[str, float]) -> dict[str, float]:

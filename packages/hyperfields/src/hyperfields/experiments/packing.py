@@ -28,7 +28,7 @@ from hyperfields.distillation import (
     parameter_groups,
     training_cameras,
 )
-from hyperfields.evaluation import means, score_scenes, write_contact_sheet
+from hyperfields.evaluation import exact_views, means, score_scenes, write_contact_sheet
 from hyperfields.field import Field
 from hyperfields.hypernetwork import HyperNetwork, PromptField
 from hyperfields.model import HyperFields
@@ -96,7 +96,7 @@ def run(
     scores: dict[str, dict[int, dict[str, float]]] = {}
     configs: dict[str, Any] = {}
     cameras = evaluation_views(VIEWS, PRESETS[preset].size)
-    exact = procedural_views(PROMPTS, cameras)
+    exact = exact_views(PROMPTS, cameras)
     for seed in seeds:
         settings = configurations(PRESETS[preset], seed)
         for arm, name in NAMES.items():
@@ -105,10 +105,7 @@ def run(
             if fields is None:
                 continue
             found = means(score_scenes(fields, cameras, exact, samples=SAMPLES))
-            shown = {
-                p: torch.stack([f.render(c, SAMPLES).cpu() for c in cameras])
-                for p, f in fields.items()
-            }
+            shown = {prompt: field.render_all(cameras, SAMPLES) for prompt, field in fields.items()}
             found["likeness of shapes"] = likeness(silhouettes(shown))
             if name not in scores:
                 sheet = out / f"figure-4.10-{preset}-{arm}.png"

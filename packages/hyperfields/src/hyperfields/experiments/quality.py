@@ -180,8 +180,7 @@ def run(
             for prompt in CASES.values():
                 run_of = curve_folder(runs, preset, arm, prompt, seed)
                 field = scene_in(arm, run_of, prompt)
-                seen = [field.render(camera, SAMPLES).cpu() for camera in cameras]
-                scenes[prompt] = _as_images(torch.stack(seen))
+                scenes[prompt] = _as_images(field.render_all(cameras, SAMPLES))
                 curve = read_curve(run_of)
                 seconds.setdefault(name, []).append(curve.updates[-1] * curve.seconds_per_update)
             per_scene.setdefault(name, {})[seed] = score(scenes, exact, encoder, text)

@@ -212,8 +212,7 @@ def run(
     for group, members in groups.items():
         fields = zip(members, model.generate_all(members), strict=True)
         pictures[f"generated, {group}"] = {
-            prompt: torch.stack([field.render(camera, SAMPLES).cpu() for camera in cameras])
-            for prompt, field in fields
+            prompt: field.render_all(cameras, SAMPLES) for prompt, field in fields
         }
         exact = procedural_views(members, cameras)
         pictures[f"exact, {group}"] = {prompt: exact[prompt].images for prompt in members}

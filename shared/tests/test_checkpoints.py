@@ -63,6 +63,22 @@ def test_weights_return_exactly(tmp_path: Path) -> None:
         assert torch.equal(tensor.nan_to_num(7.0), expected[name].nan_to_num(7.0))
 
 
+def test_half_the_bytes_come_back_as_the_models_own_type(tmp_path: Path) -> None:
+    model = nn.BatchNorm1d(3)  # floats, and a count of batches that is none
+    nn.init.normal_(model.weight)
+    model.num_batches_tracked += 70_001
+    save_weights(tmp_path, model, kind=KIND, config={}, half=True)
+    weights = load_weights(tmp_path, kind=KIND)[1]
+    assert weights["weight"].dtype == torch.float16
+    assert model.weight.dtype == torch.float32  # left as it was
+    other = nn.BatchNorm1d(3)
+    other.load_state_dict(weights)
+    assert torch.equal(other.weight, model.weight.half().float())
+    assert int(other.num_batches_tracked) == 70_001
+    assert not checkpoints.has_weights(tmp_path / "model")
+    assert checkpoints.has_weights(tmp_path)
+
+
 def test_tied_and_transposed_weights_are_stored(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
     model[1].weight = model[0].weight

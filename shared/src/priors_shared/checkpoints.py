@@ -40,6 +40,7 @@ def save_weights(
     kind: str,
     config: Mapping[str, Any],
     extra: Mapping[str, Any] | None = None,
+    half: bool = False,
 ) -> None:
     """Write `model.safetensors` and `config.json` to `folder`, as one atomic step.
 
@@ -49,12 +50,16 @@ def save_weights(
         kind: what the checkpoint is, such as "cl-lstm"; `load_weights` asks for it again.
         config: what `load_weights` needs to build the model anew; JSON values.
         extra: further top-level keys of config.json, such as accuracies.
+        half: store floating-point numbers in 16 bits; `load_state_dict` brings them back to the model's own.
     """
     reserved = {"schema", "kind", "config", "digest"} & set(extra or {})
     if reserved:
         raise ValueError(f"extra may not hold {', '.join(sorted(reserved))}")
     record = {"schema": SCHEMA, "kind": kind, "config": dict(config), **(extra or {})}
-    _write_pair(folder, WEIGHTS, CONFIG, _model_state(model), record)
+    state = _model_state(model)
+    if half:
+        state = {name: v.half() if v.is_floating_point() else v for name, v in state.items()}
+    _write_pair(folder, WEIGHTS, CONFIG, state, record)
 
 
 def load_weights(

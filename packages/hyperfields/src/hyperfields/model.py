@@ -118,9 +118,9 @@ class HyperFields:
         token: Tensor = self.net.transformer(tokens.to(self.device), real.to(self.device))
         return token
 
-    def save(self, folder: Path) -> None:
-        """Write the model; the text encoder by its name only."""
-        save_model(folder, self.net, self.text.dim, self.trained)
+    def save(self, folder: Path, *, half: bool = False) -> None:
+        """Write the model, in half precision where asked for; the text encoder by its name only."""
+        save_model(folder, self.net, self.text.dim, self.trained, half=half)
 
 
 def load_field(name: str | Path, prompt: str | None = None) -> Field:
@@ -144,7 +144,9 @@ def load_field(name: str | Path, prompt: str | None = None) -> Field:
     return HyperFields.from_pretrained(name).generate(prompt)
 
 
-def save_model(folder: Path, net: nn.Module, text_dim: int, trained: dict[str, Any]) -> None:
+def save_model(
+    folder: Path, net: nn.Module, text_dim: int, trained: dict[str, Any], *, half: bool = False
+) -> None:
     """Write a hypernetwork that `HyperFields.from_pretrained` reads."""
     assert isinstance(net, HyperNetwork)
     save_weights(
@@ -153,6 +155,7 @@ def save_model(folder: Path, net: nn.Module, text_dim: int, trained: dict[str, A
         kind=MODEL_KIND,
         config=asdict(net.config),
         extra={"text_dim": text_dim, "trained": trained},
+        half=half,
     )
 
 

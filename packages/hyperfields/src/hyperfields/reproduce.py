@@ -97,13 +97,13 @@ def live_section(
     from hyperfields.distillation import distill, training_cameras
     from hyperfields.evaluation import write_contact_sheet
     from hyperfields.plots import distillation_figure
-    from hyperfields.presets import procedural_cpu, teacher_cpu
+    from hyperfields.presets import procedural_cpu, procedural_cpu_short, teacher_cpu
     from hyperfields.teachers import teach
     from hyperfields.views import procedural_views, read_teachers
     from priors_shared.runs import Run, read_metrics
 
     taught: Any = teaching or replace(teacher_cpu(), prompt=LIVE)
-    config: Any = distilling or procedural_cpu()
+    config: Any = distilling or (procedural_cpu_short() if quick else procedural_cpu())
     if quick:
         taught = replace(taught, iterations=min(taught.iterations, _TEACHER_UPDATES))
         config = replace(config, iterations=min(config.iterations, _UPDATES), log_every=5)

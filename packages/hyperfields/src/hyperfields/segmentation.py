@@ -193,8 +193,8 @@ class HyperSegmentationFields:
                 "by another version?"
             ) from error
 
-    def save(self, folder: Path) -> None:
-        """Write the model."""
+    def save(self, folder: Path, *, half: bool = False) -> None:
+        """Write the model, in half precision where asked for."""
         save_weights(
             folder,
             self.net,
@@ -205,6 +205,7 @@ class HyperSegmentationFields:
                 "parts": list(self.parts),
                 "trained": self.trained,
             },
+            half=half,
         )
 
     @torch.no_grad()

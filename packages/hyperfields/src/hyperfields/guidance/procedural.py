@@ -201,12 +201,13 @@ def train_guidance(config: GuidanceConfig, where: LaunchConfig, run: Run) -> nn.
     record = {"prompts": list(config.prompts), "iterations": config.iterations, "seed": config.seed}
     save_weights(
         run.out / "model",
-        trained.half(),
+        trained,
         kind=KIND,
         config=asdict(config.unet),
         extra={"trained": record},
+        half=True,
     )
-    return trained.float()
+    return trained
 
 
 def training_images(

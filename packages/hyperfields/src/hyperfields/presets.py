@@ -49,16 +49,12 @@ def procedural() -> DistillConfig:
 
 
 def procedural_cpu() -> DistillConfig:
-    """45 of 72 colour-shape scenes, 27 held out, with a small model: MiniLM, 2 blocks, 8 grids; an hour"""
-    # Large tables: of 2^15 rows, 8 of a level's vertices share one, and blur each other.
-    field = replace(SMALL_FIELD, log2_rows=18)
-    return replace(
-        procedural_cpu_short(), model=replace(SMALL, field=field), views=96, iterations=10_000
-    )
+    """45 of 72 colour-shape scenes, 27 held out, with a small model: MiniLM, 2 blocks, 8 grids"""
+    return replace(procedural_cpu_short(), iterations=4000)
 
 
 def procedural_cpu_short() -> DistillConfig:
-    """the same scenes with smaller grids and 1,200 updates: minutes a run, to compare arms over seeds"""
+    """procedural_cpu with 1,200 updates: minutes a run, to compare arms over seeds"""
     return DistillConfig(
         model=SMALL,
         prompts=TRAINED,

@@ -50,11 +50,6 @@ def procedural() -> DistillConfig:
 
 def procedural_cpu() -> DistillConfig:
     """45 of 72 colour-shape scenes, 27 held out, with a small model: MiniLM, 2 blocks, 8 grids"""
-    return replace(procedural_cpu_short(), iterations=4000)
-
-
-def procedural_cpu_short() -> DistillConfig:
-    """procedural_cpu with 1,200 updates: minutes a run, to compare arms over seeds"""
     return DistillConfig(
         model=SMALL,
         prompts=TRAINED,
@@ -65,12 +60,17 @@ def procedural_cpu_short() -> DistillConfig:
         rays=256,
         samples=24,
         object_share=0.5,
-        iterations=1200,
+        iterations=4000,
         learning_rate=1e-3,
         grid_learning_rate=1e-2,
         final_rate=0.03,
         checkpoint_every=100,
     )
+
+
+def procedural_cpu_short() -> DistillConfig:
+    """procedural_cpu with 1,200 updates: minutes a run, to compare arms over seeds"""
+    return replace(procedural_cpu(), iterations=1200)
 
 
 def materials_cpu() -> DistillConfig:

@@ -4,8 +4,7 @@ The scenes are those of Fig. 4.8's runs at their end. The thesis trained its bas
 baselines had more updates, and what each arm took in CPU seconds stands beside its scores. In place of CLIP and of
 Inception's features there is the offline encoder of Table 4.1, which, unlike the fields, was trained on the unseen
 colour and the unseen shape too. What the thesis compares with it does not say; here it is exact renders of the
-same prompt from the same cameras; precision and recall are looked up by degraded renders, as Table 4.1. Needs the
-extra `metrics`.
+same prompt from the same cameras. Needs the extra `metrics`.
 """
 
 from __future__ import annotations
@@ -32,13 +31,7 @@ from hyperfields.experiments.ood import (
     read_curve,
     scene_in,
 )
-from hyperfields.experiments.retrieval import (
-    CANDIDATES,
-    RenderEncoder,
-    degrade,
-    embed,
-    train_encoder,
-)
+from hyperfields.experiments.retrieval import CANDIDATES, RenderEncoder, embed, train_encoder
 from hyperfields.model import HyperFields
 from hyperfields.rendering import over
 from hyperfields.text import TextEncoder
@@ -134,9 +127,7 @@ def score(
     apart = max(1, VIEWS // LOOKED_UP)
     shelf = {prompt: scenes.get(prompt, views)[::apart] for prompt, views in exact.items()}
     labels = [prompt for prompt, views in shelf.items() for _ in views]
-    # Coarse and noisy, as in Table 4.1: clean renders are all found, whoever made them.
-    shown = degrade(torch.cat(list(shelf.values())))
-    matches = encoder(shown, embed(text, list(scenes)))
+    matches = encoder(torch.cat(list(shelf.values())), embed(text, list(scenes)))
     found = {}
     for column, (prompt, views) in enumerate(scenes.items()):
         right = torch.tensor([label == prompt for label in labels])

@@ -32,7 +32,7 @@ from priors_shared.runs import Run
 SEEDS = (0, 1, 2)
 PRESETS = {"cpu": "procedural_cpu_short", "paper": "procedural"}
 TEACHERS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
-    "cpu": ("teacher_cpu", {"batch": 1, "samples": 24, "iterations": 300}),
+    "cpu": ("teacher_cpu", {"batch": 1, "samples": 24, "iterations": 120}),
     "paper": ("teacher", {}),
 }
 """Presets of stage 1, and what of them is set otherwise."""

@@ -121,6 +121,14 @@ def test_thesis_stands_beside_our_numbers() -> None:
     ]
 
 
+def test_rows_read_again_are_named_by_their_model_and_may_lack_columns(tmp_path: Path) -> None:
+    rows = [{"model": "ours", "PSNR": Measured(29.0)}, {"model": "exact", "SSIM": 1.0}]
+    sorted_rows = [dict(sorted(row.items())) for row in rows]  # as result files hold them
+    table = comparison_table(sorted_rows, {"ours": {"SSIM": 0.6}})
+    assert table.columns == ["model", "PSNR", "SSIM", "SSIM (thesis)"]
+    assert table.rows == [["ours", Measured(29.0), None, 0.6], ["exact", None, 1.0, None]]
+
+
 def test_page_escapes_all_text(tmp_path: Path) -> None:
     section = Section(
         EVIL,

@@ -108,13 +108,15 @@ def comparison_table(
     """Return our numbers with the thesis' beside them, in a column of their own.
 
     Args:
-        rows: column to cell; the first column names the row ("model"), all rows have the same.
+        rows: column to cell; the column "model", else the first, names the row. What a row lacks stays empty.
         thesis: the row's name to column to number. A column without any number of the thesis'
             gets no second column; a row that only the thesis has is added.
         caption: shown at the table.
         digits: decimals of floats.
     """
-    key, *measures = rows[0]
+    # Rows of a result file come with their columns sorted.
+    key = "model" if "model" in rows[0] else next(iter(rows[0]))
+    measures = dict.fromkeys(name for row in rows for name in row if name != key)
     columns, shown = [key], []
     for name in measures:
         shown.append((name, any(name in numbers for numbers in thesis.values())))

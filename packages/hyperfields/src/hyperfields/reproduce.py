@@ -160,7 +160,7 @@ def stored_sections(folder: Path) -> Sequence[Section]:
             result = read_result(path)
             parts: list[Any] = [
                 result["claim"],
-                comparison_table(result["rows"], result["thesis"] or {}),
+                comparison_table(result["rows"], result["thesis"] or {}, digits=3),
             ]
             parts += [Figure.from_file(p, p.stem) for p in sorted(folder.glob(f"{name}-cpu*.png"))]
             sections.append(Section(f"Stored: {name}", parts))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from hyperfields.config import FieldConfig, ModelConfig
+from hyperfields.config import DistillConfig, FieldConfig, ModelConfig
 from hyperfields.distillation import distill, training_cameras
 from hyperfields.evaluation import write_contact_sheet
 from hyperfields.experiments import EXPERIMENTS, amortization, held_out, ood
@@ -22,6 +23,10 @@ from hyperfields.presets import DISTILL, TEACH
 from hyperfields.views import field_views
 from priors_shared.errors import UserError
 
+FIELD = FieldConfig(
+    width=4, levels=1, level_features=2, log2_rows=6, coarsest=2, finest=2, frequencies=1
+)
+
 
 @pytest.fixture(autouse=True)
 def small_sheets(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -31,15 +36,12 @@ def small_sheets(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "write_contact_sheet", small)
 
 
-def test_both_arms_are_trained_measured_and_reused(
-    tiny_text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    field = FieldConfig(
-        width=4, levels=1, level_features=2, log2_rows=6, coarsest=2, finest=2, frequencies=1
-    )
-    tiny = replace(
-        DISTILL["procedural_cpu"](),
-        model=ModelConfig(text=tiny_text, blocks=1, heads=1, head_dim=4, hidden=4, field=field),
+@pytest.fixture
+def tiny(tiny_text: str, monkeypatch: pytest.MonkeyPatch) -> DistillConfig:
+    """What the preset of stage 2 is, in this test."""
+    config = replace(
+        DISTILL["procedural_cpu_short"](),
+        model=ModelConfig(text=tiny_text, blocks=1, heads=1, head_dim=4, hidden=4, field=FIELD),
         prompts=("a red mug", "a blue plate"),
         held_out=("a blue mug",),
         views=1,
@@ -48,7 +50,11 @@ def test_both_arms_are_trained_measured_and_reused(
         samples=4,
         iterations=1,
     )
-    monkeypatch.setitem(DISTILL, "procedural_cpu_short", lambda: tiny)
+    monkeypatch.setitem(DISTILL, "procedural_cpu_short", lambda: config)
+    return config
+
+
+def test_both_arms_are_trained_measured_and_reused(tiny: DistillConfig, tmp_path: Path) -> None:
     out, runs = tmp_path / "out", tmp_path / "runs"
     EXPERIMENTS["figure-4.9"](out=out, runs=runs, quick=True, seeds=(0,))
     assert not out.exists()
@@ -76,26 +82,11 @@ def test_both_arms_are_trained_measured_and_reused(
 
 
 def test_stages_distils_what_stage_1_made_and_scores_both(
-    tiny_text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: DistillConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    field = FieldConfig(
-        width=4, levels=1, level_features=2, log2_rows=6, coarsest=2, finest=2, frequencies=1
-    )
-    tiny = replace(
-        DISTILL["procedural_cpu_short"](),
-        model=ModelConfig(text=tiny_text, blocks=1, heads=1, head_dim=4, hidden=4, field=field),
-        prompts=("a red mug", "a blue plate"),
-        held_out=("a blue mug",),
-        views=1,
-        image_size=6,
-        rays=4,
-        samples=4,
-        iterations=1,
-    )
     small = replace(
-        TEACH["teacher_cpu"](), field=field, image_size=6, samples=4, views=2, iterations=1
+        TEACH["teacher_cpu"](), field=FIELD, image_size=6, samples=4, views=2, iterations=1
     )
-    monkeypatch.setitem(DISTILL, "procedural_cpu_short", lambda: tiny)
     monkeypatch.setitem(TEACH, "teacher_cpu", lambda: small)
     seen: dict[str, torch.Tensor] = {}
 
@@ -120,6 +111,12 @@ def test_stages_distils_what_stage_1_made_and_scores_both(
         "taught, trained scenes",
         "the teachers",
     ]
+    # Quick trains nothing: a teacher that is gone is not made again.
+    shutil.rmtree(runs / "stages_cpu" / "a-red-mug")
+    EXPERIMENTS["stages"](out=out, runs=runs, seeds=(0,), quick=True)
+    assert not (runs / "stages_cpu" / "a-red-mug").exists()
+    rows = json.loads((out / "stages-cpu.json").read_text())["rows"]
+    assert rows[-1]["model"] == "taught, trained scenes"
 
 
 def test_speed_up_is_a_bound_where_the_other_never_gets_there() -> None:

@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from priors_shared.errors import UserError
+from priors_shared.errors import UserError, first_line
 from priors_shared.launching import follows
 from priors_shared.runs import Run
 
@@ -414,17 +414,13 @@ def _download(repo_id: str, revision: str | None) -> Path:
         # The client would retry for 20 s where there is no network.
         get_session().head(hf_hub_url(repo_id, CONFIG, revision=revision), timeout=10)
     except Exception as error:  # the HTTP library's or the system's, by version of the client
-        offline, reason = True, _first_line(error)
+        offline, reason = True, first_line(error)
     try:
         for name in (CONFIG, WEIGHTS):
             path = hf_hub_download(repo_id, name, revision=revision, local_files_only=offline)
     except Exception as error:  # the client's own besides
         raise UserError(
             f"{repo_id}: no such folder here, and not to be had from the Hugging Face Hub "
-            f"({reason or _first_line(error)})"
+            f"({reason or first_line(error)})"
         ) from error
     return Path(path).parent
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

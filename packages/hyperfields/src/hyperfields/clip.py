@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hyperfields.text import NAMES
-from priors_shared.errors import UserError
+from priors_shared.errors import UserError, first_line
 
 
 class Clip:
@@ -44,9 +44,8 @@ class Clip:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(source, local_files_only=local)
             model: Any = CLIPModel.from_pretrained(source, local_files_only=local)
         except (OSError, ValueError, KeyError) as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise UserError(
-                f"--clip {name}: no such model here, nor to be had from the Hugging Face Hub ({reason}); "
+                f"--clip {name}: no such model here, nor to be had from the Hugging Face Hub ({first_line(error)}); "
                 "give a folder that holds one"
             ) from error
         self.name = name

@@ -114,6 +114,11 @@ def means(scores: Sequence[SceneScore]) -> dict[str, float]:
     }
 
 
+def prompt_groups(model: HyperFields) -> dict[str, Sequence[str]]:
+    """A model's held-out and trained prompts, by the groups' names."""
+    return {"held out": model.trained.get("held_out", ()), "trained": model.prompts}
+
+
 def evaluate(
     model: HyperFields,
     *,
@@ -150,7 +155,7 @@ def evaluate(
         mean = {name: sum(scores[name] for _, scores in rows) / len(rows) for name in shared}
         scenes = [{"prompt": prompt, **scores} for prompt, scores in rows]
         return {"means": {"teachers": mean}, "scenes": scenes}
-    groups = {"held out": model.trained.get("held_out", ()), "trained": model.prompts}
+    groups = prompt_groups(model)
     found: dict[str, list[SceneScore]] = {}
     prompts = [prompt for group in groups.values() for prompt in group]
     references = exact_views(tuple(dict.fromkeys([*procedural_prompts(), *prompts])), cameras)
@@ -187,7 +192,7 @@ def clip_retrieval(
         size: pixels along each side.
         samples: points along a ray.
     """
-    groups = {"held out": model.trained.get("held_out", ()), "trained": model.prompts}
+    groups = prompt_groups(model)
     candidates = list(dict.fromkeys(prompt for group in groups.values() for prompt in group))
     cameras = evaluation_views(views, size)
     found = {}

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from priors_shared.errors import UserError
+from priors_shared.errors import UserError, first_line
 
 NAMES = {
     "bert": "google-bert/bert-base-uncased",
@@ -108,9 +108,8 @@ def _load(name: str) -> tuple[Any, Any]:
         of_type = halves.get(config.model_type, AutoModel)
         model = of_type.from_pretrained(source, local_files_only=local)
     except (OSError, ValueError, KeyError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
-            f"--text {name}: no such text encoder here, nor to be had from the Hugging Face Hub ({reason}); "
+            f"--text {name}: no such text encoder here, nor to be had from the Hugging Face Hub ({first_line(error)}); "
             "minilm needs no network"
         ) from error
     return tokenizer, model

@@ -75,11 +75,14 @@ def run(
                 config, seed=seed, model=replace(config.model, conditioning=conditioning)
             )
             folder = runs / PRESETS[preset] / f"{arm}-{seed}"
+            root = runs / f"stages_{preset}"
+            taught = {prompt: root / prompt.replace(" ", "-") for prompt in config.prompts}
             if not has_weights(folder / "model"):
                 if quick:
                     continue
-                taught = teach_all(config, runs, preset) if arm == "taught" else None
-                train(config, folder, taught)
+                if arm == "taught":
+                    teach_all(taught, preset)
+                train(config, folder, root if arm == "taught" else None)
             model = HyperFields.from_pretrained(folder)
             found = evaluate(model, views=6, size=config.image_size, samples=64)
             if arm not in per_seed:
@@ -87,8 +90,9 @@ def run(
                 sheet = out / f"{figure}-{preset}-{arm}.png"
                 write_contact_sheet(model.generate_all(held), held, sheet)
             per_seed.setdefault(arm, {})[seed] = found["means"]
-            if arm == "taught" and teachers is None:
-                teachers = score_teachers(teach_all(config, runs, preset), config)
+            kept = all(has_weights(at / "model") for at in taught.values())
+            if arm == "taught" and teachers is None and kept:
+                teachers = score_teachers(taught, config.image_size)
             configs[arm] = asdict(config)
     if not per_seed:
         return
@@ -116,10 +120,10 @@ def run(
     )
 
 
-def score_teachers(folder: Path, config: DistillConfig) -> dict[str, float]:
-    """How well stage 1's NeRFs match exact renders, seen as the scenes of stage 2 are."""
-    cameras = evaluation_views(6, config.image_size)
-    fields = {p: Field.load(folder / p.replace(" ", "-") / "model") for p in config.prompts}
+def score_teachers(folders: Mapping[str, Path], size: int) -> dict[str, float]:
+    """How well stage 1's NeRFs, by prompt, match exact renders, seen as the scenes of stage 2 are."""
+    cameras = evaluation_views(6, size)
+    fields = {prompt: Field.load(folder / "model") for prompt, folder in folders.items()}
     exact = exact_views(procedural_prompts(), cameras)
     return means(score_scenes(fields, cameras, exact, samples=64))
 
@@ -138,16 +142,13 @@ def train(config: DistillConfig, folder: Path, taught: Path | None = None) -> No
         distill(config, teachers, LaunchConfig(), run_)
 
 
-def teach_all(config: DistillConfig, runs: Path, preset: str) -> Path:
-    """The folder of stage 1: a NeRF of each prompt by score distillation; trains those that are missing."""
+def teach_all(folders: Mapping[str, Path], preset: str) -> None:
+    """Stage 1: a NeRF of each prompt by score distillation, in its folder; trains those that are missing."""
     name, sizes = TEACHERS[preset]
-    root = runs / f"stages_{preset}"
-    for prompt in config.prompts:
-        folder = root / prompt.replace(" ", "-")
+    for prompt, folder in folders.items():
         if not has_weights(folder / "model"):
             teacher = replace(TEACH[name](), prompt=prompt, **sizes)
             with Run.create(
                 folder, asdict(teacher), command=f"hyperfields teach into {folder}", resume=True
             ) as run_:
                 teach(teacher, LaunchConfig(), run_)
-    return root

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hyperfields.guidance.score import Guidance, View, noise_of
-from priors_shared.errors import UserError
+from priors_shared.errors import UserError, first_line
 
 NAMES = {"stable-diffusion": "stable-diffusion-v1-5/stable-diffusion-v1-5"}
 """Pipelines by short names."""
@@ -116,9 +116,8 @@ def load_guidance(
     try:
         pipeline = DiffusionPipeline.from_pretrained(source, local_files_only=local)
     except Exception as error:  # the hub client's, the file system's or the pipeline's own
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
-            f"--guidance {name}: no such pipeline here, nor to be had from the Hugging Face Hub ({reason})"
+            f"--guidance {name}: no such pipeline here, nor to be had from the Hugging Face Hub ({first_line(error)})"
         ) from error
     missing = [
         p for p in ("unet", "tokenizer", "text_encoder") if getattr(pipeline, p, None) is None

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from hyperfields.experiments import EXPERIMENTS
-from hyperfields.reproduce import stored_sections
+from hyperfields.report import stored_sections
 from priors_shared.reports import Table
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from hyperfields.model import HyperFields
+    from hyperfields.pretrained import HyperFields
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -21,7 +21,7 @@ def tiny_text(tmp_path_factory: pytest.TempPathFactory) -> str:
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
-    from hyperfields.vocabulary import COLOURS, SHAPE_NAMES
+    from hyperfields.conditioning.vocabulary import COLOURS, SHAPE_NAMES
 
     folder: Path = tmp_path_factory.mktemp("tiny-bert")
     words = [
@@ -67,10 +67,10 @@ def tiny_model(tiny_text: str) -> Callable[..., HyperFields]:
     """Makes an untrained model of these training prompts, the same each time."""
     import torch
 
+    from hyperfields.conditioning.text import TextEncoder
     from hyperfields.config import FieldConfig, ModelConfig
-    from hyperfields.hypernetwork import HyperNetwork
-    from hyperfields.model import HyperFields
-    from hyperfields.text import TextEncoder
+    from hyperfields.hypernetwork.network import HyperNetwork
+    from hyperfields.pretrained import HyperFields
 
     field = FieldConfig(
         layers=3, width=16, levels=3, level_features=2, log2_rows=8, finest=16, frequencies=2

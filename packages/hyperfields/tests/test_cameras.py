@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from hyperfields.cameras import (
+from hyperfields.fields.cameras import (
     RADIUS,
     evaluation_views,
     orbit,

@@ -10,13 +10,14 @@ import torch
 import trimesh
 from PIL import Image
 
-from hyperfields.cameras import orbit
 from hyperfields.cli import main
 from hyperfields.config import FieldConfig, ModelConfig
-from hyperfields.field import Field
-from hyperfields.hypernetwork import HyperNetwork
-from hyperfields.model import HyperFields, save_model
-from hyperfields.views import procedural_views, read_teachers
+from hyperfields.data.teachers import read_teachers
+from hyperfields.data.views import procedural_views
+from hyperfields.fields.cameras import orbit
+from hyperfields.fields.field import Field
+from hyperfields.hypernetwork.network import HyperNetwork
+from hyperfields.pretrained import HyperFields, save_model
 from priors_shared.runs import read_metrics
 from priors_shared.testing import run_on_two_processes
 

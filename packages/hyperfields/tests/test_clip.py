@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from hyperfields.cli import main
-from hyperfields.clip import Clip
+from hyperfields.conditioning.clip import Clip
+from hyperfields.conditioning.vocabulary import procedural_prompts
 from hyperfields.evaluation import TOP, clip_retrieval
-from hyperfields.model import HyperFields
-from hyperfields.vocabulary import procedural_prompts
+from hyperfields.pretrained import HyperFields
 from priors_shared.errors import UserError
 
 SIZE = 16

@@ -8,8 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from hyperfields.conditioning.text import TextEncoder
 from hyperfields.config import DistillConfig, FieldConfig, LaunchConfig, ModelConfig
-from hyperfields.distillation import (
+from hyperfields.data.views import procedural_views
+from hyperfields.fields.rendering import over, render_rays, render_weights_from_density
+from hyperfields.hypernetwork.network import HyperNetwork
+from hyperfields.presets import DISTILL, HELD_OUT, TRAINED, procedural_cpu
+from hyperfields.pretrained import HyperFields
+from hyperfields.training.distillation import (
     Distillation,
     build_optimizer,
     distill,
@@ -17,12 +23,6 @@ from hyperfields.distillation import (
     sample_batch,
     training_cameras,
 )
-from hyperfields.hypernetwork import HyperNetwork
-from hyperfields.model import HyperFields
-from hyperfields.presets import DISTILL, HELD_OUT, TRAINED, procedural_cpu
-from hyperfields.rendering import over, render_rays, render_weights_from_density
-from hyperfields.text import TextEncoder
-from hyperfields.views import procedural_views
 from priors_shared.errors import UserError
 from priors_shared.runs import Run
 
@@ -146,7 +146,7 @@ def test_killed_at_any_checkpoint_it_resumes_to_the_same_bytes(
             return sample_batch(*args, **kwargs)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("hyperfields.distillation.sample_batch", dying)
+            patch.setattr("hyperfields.training.distillation.sample_batch", dying)
             with run_in(out, config) as run, pytest.raises(Killed):
                 distill(config, teachers, QUIET, run)
         with run_in(out, config, resume=True) as run:
@@ -247,7 +247,7 @@ def test_optimizer_holds_every_parameter_once(config, tiny_text) -> None:
 
 def test_the_teachers_images_are_what_a_perfect_student_would_render() -> None:
     """A field that is the mug's inside, rendered densely, agrees with the exact image."""
-    from hyperfields.cameras import orbit
+    from hyperfields.fields.cameras import orbit
     from hyperfields.scenes import scene_of
 
     scene, camera = scene_of("a red mug"), orbit(30, 20, 16)

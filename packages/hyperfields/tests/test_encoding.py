@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from hyperfields.encoding import PRIMES, HashGrid, PositionEncoding, Sinusoids
+from hyperfields.fields.encoding import PRIMES, HashGrid, PositionEncoding, Sinusoids
 
 
 @pytest.fixture

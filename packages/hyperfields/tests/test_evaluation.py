@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import pytest
 import torch
 
-from hyperfields.cameras import Camera, evaluation_views
 from hyperfields.config import FieldConfig
+from hyperfields.data.views import procedural_views
 from hyperfields.evaluation import (
     exact_views,
     means,
@@ -16,8 +16,8 @@ from hyperfields.evaluation import (
     score_scenes,
     silhouette_iou,
 )
-from hyperfields.field import Field
-from hyperfields.views import procedural_views
+from hyperfields.fields.cameras import Camera, evaluation_views
+from hyperfields.fields.field import Field
 
 PROMPTS = ("a red chair", "a blue plate", "a mint lamp")
 

@@ -13,14 +13,14 @@ import pytest
 import torch
 
 from hyperfields.config import DistillConfig, FieldConfig, ModelConfig
-from hyperfields.distillation import distill, training_cameras
-from hyperfields.evaluation import write_contact_sheet
-from hyperfields.experiments import EXPERIMENTS, amortization, held_out, ood
-from hyperfields.experiments.ood import Curve, OodPreset
-from hyperfields.field import Field
-from hyperfields.model import HyperFields
+from hyperfields.data.teachers import field_views
+from hyperfields.experiments import EXPERIMENTS, amortization, figure_4_8, held_out
+from hyperfields.experiments.figure_4_8 import Curve, OodPreset
+from hyperfields.fields.field import Field
+from hyperfields.output.sheet import write_contact_sheet
 from hyperfields.presets import DISTILL, TEACH
-from hyperfields.views import field_views
+from hyperfields.pretrained import HyperFields
+from hyperfields.training.distillation import distill, training_cameras
 from priors_shared.errors import UserError
 
 FIELD = FieldConfig(
@@ -32,7 +32,7 @@ FIELD = FieldConfig(
 def small_sheets(monkeypatch: pytest.MonkeyPatch) -> None:
     """Contact sheets of a few pixels: at their usual size they take most of a test's time."""
     small = partial(write_contact_sheet, size=8, samples=4)
-    for module in (held_out, ood):
+    for module in (held_out, figure_4_8):
         monkeypatch.setattr(module, "write_contact_sheet", small)
 
 
@@ -123,14 +123,14 @@ def test_speed_up_is_a_bound_where_the_other_never_gets_there() -> None:
     ours = Curve([0, 8, 16, 24], [10.0, 18.0, 20.2, 20.0], 0.1)
     slow = Curve([0, 8, 160, 400], [5.0, 8.0, 19.9, 21.0], 0.1)
     never = Curve([0, 8, 160, 400], [5.0, 8.0, 15.0, 19.6], 0.1)
-    found = ood.speed_up(ours, slow)
+    found = figure_4_8.speed_up(ours, slow)
     assert (found["our_updates"], found["their_updates"]) == (16, 160)
     assert (found["ratio"], found["lower_bound"]) == (10.0, False)
     assert found["psnr"] == pytest.approx(19.7)
-    bound = ood.speed_up(ours, never)
+    bound = figure_4_8.speed_up(ours, never)
     assert (bound["ratio"], bound["lower_bound"]) == (25.0, True)
     # Where ours stays behind, the ratio falls below 1.
-    assert ood.speed_up(never, slow)["ratio"] == pytest.approx(160 / 400)
+    assert figure_4_8.speed_up(never, slow)["ratio"] == pytest.approx(160 / 400)
 
 
 def test_common_psnr_is_what_every_arm_reaches(tmp_path: Path) -> None:
@@ -139,11 +139,11 @@ def test_common_psnr_is_what_every_arm_reaches(tmp_path: Path) -> None:
         ("a case", "scratch"): {0: Curve([0, 8, 64], [5.0, 12.0, 19.0], 0.2)},
         ("a case", "pretrained"): {0: Curve([0, 8, 32], [10.0, 18.9, 19.5], 0.2)},
     }
-    rows, extra = ood.table(curves)  # type: ignore[arg-type]
+    rows, extra = figure_4_8.table(curves)  # type: ignore[arg-type]
     assert [row["updates to the common PSNR"].mean for row in rows] == [8, 64, 32]
     assert {run["common_psnr"] for run in extra["runs"]} == {19.0}
     assert [r["lower_bound"] for r in extra["speed_up_to_our_best"]] == [True, True]
-    figure = ood.curves_figure(curves)  # type: ignore[arg-type]
+    figure = figure_4_8.curves_figure(curves)  # type: ignore[arg-type]
     assert len(figure.axes[0].lines) == 6
 
 
@@ -161,7 +161,7 @@ def test_fine_tuning_is_compared_on_prompts_that_the_model_does_not_know(
         common={"image_size": 6, "samples": 4, "views": 2, "batch": 1, "log_every": 2},
         views=1,
     )
-    monkeypatch.setitem(ood.PRESETS, "cpu", tiny)  # type: ignore[arg-type]
+    monkeypatch.setitem(figure_4_8.PRESETS, "cpu", tiny)  # type: ignore[arg-type]
     assert not any(set(p.split()) & {"teal", "teapot"} for p in model.prompts)
     out, runs = tmp_path / "out", tmp_path / "runs"
     EXPERIMENTS["figure-4.8"](out=out, runs=runs, quick=True, seeds=(0,))
@@ -169,7 +169,7 @@ def test_fine_tuning_is_compared_on_prompts_that_the_model_does_not_know(
     EXPERIMENTS["figure-4.8"](out=out, runs=runs, seeds=(0,))
     result = json.loads((out / "figure-4.8-cpu.json").read_text())
     starts = {(r["case"], r["arm"]): r["psnr"][0] for r in result["runs"]}
-    for case in ood.CASES:
+    for case in figure_4_8.CASES:
         # (P) begins with the zero-shot scene, (S) with none.
         assert starts[case, "pretrained"] == pytest.approx(starts[case, "hyperfields"], abs=1e-3)
         assert starts[case, "scratch"] != pytest.approx(starts[case, "hyperfields"], abs=1e-3)
@@ -210,7 +210,7 @@ def test_amortisation_needs_a_finished_training(
         common={"image_size": 6, "samples": 4, "views": 2, "batch": 1, "log_every": 1},
         views=1,
     )
-    monkeypatch.setitem(ood.PRESETS, "cpu", tiny)  # type: ignore[arg-type]
+    monkeypatch.setitem(figure_4_8.PRESETS, "cpu", tiny)  # type: ignore[arg-type]
     out, runs = tmp_path / "out", tmp_path / "runs"
     with pytest.raises(UserError, match="hyperfields train procedural_cpu --out"):
         EXPERIMENTS["amortization"](out=out, runs=runs)

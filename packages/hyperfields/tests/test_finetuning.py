@@ -10,15 +10,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from hyperfields.cameras import evaluation_views
 from hyperfields.config import FinetuneConfig, LaunchConfig, TeachConfig
-from hyperfields.field import Field
-from hyperfields.finetuning import finetune
-from hyperfields.hypernetwork import PromptField
-from hyperfields.model import HyperFields
-from hyperfields.rendering import over
-from hyperfields.teachers import sample_views, teach
-from hyperfields.views import procedural_views
+from hyperfields.data.views import procedural_views
+from hyperfields.fields.cameras import evaluation_views
+from hyperfields.fields.field import Field
+from hyperfields.fields.rendering import over
+from hyperfields.hypernetwork.network import PromptField
+from hyperfields.pretrained import HyperFields
+from hyperfields.training.finetuning import finetune
+from hyperfields.training.score_distillation import sample_views, teach
 from priors_shared.runs import Run
 
 PROMPT = "a red mug"
@@ -111,7 +111,7 @@ def test_killed_tuning_resumes_to_the_same_bytes(tmp_path: Path, model: HyperFie
         return sample_views(*args)  # type: ignore[arg-type]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hyperfields.teachers.sample_views", dying)
+        patch.setattr("hyperfields.training.score_distillation.sample_views", dying)
         with pytest.raises(Killed):
             tune(tmp_path / "killed", config, model)
     tune(tmp_path / "killed", config, model, resume=True)

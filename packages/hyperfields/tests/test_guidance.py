@@ -9,14 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from hyperfields.cameras import orbit
 from hyperfields.config import FieldConfig, LaunchConfig, TeachConfig
-from hyperfields.field import Field
+from hyperfields.data.views import PosedViews, procedural_views
+from hyperfields.fields.cameras import orbit
+from hyperfields.fields.field import Field
+from hyperfields.fields.rendering import over
 from hyperfields.guidance.empirical import EmpiricalGuidance
 from hyperfields.guidance.score import Guidance, View, add_noise, annealed_step, noise_of, sds_loss
-from hyperfields.rendering import over
-from hyperfields.teachers import render_batch, sample_views, teach
-from hyperfields.views import PosedViews, procedural_views
+from hyperfields.training.score_distillation import render_batch, sample_views, teach
 from priors_shared.errors import UserError
 from priors_shared.runs import Run
 
@@ -184,7 +184,7 @@ def test_killed_teaching_resumes_to_the_same_bytes(tmp_path: Path) -> None:
         return sample_views(*args)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hyperfields.teachers.sample_views", dying)
+        patch.setattr("hyperfields.training.score_distillation.sample_views", dying)
         with pytest.raises(Killed):
             run_teach(tmp_path / "killed", config)
     run_teach(tmp_path / "killed", config, resume=True)
@@ -354,7 +354,7 @@ def test_teaching_by_vsd_resumes_with_its_lora(pipeline: str, tmp_path: Path) ->
             next(calls)
             return sample_views(*args)
 
-        patch.setattr("hyperfields.teachers.sample_views", dying)
+        patch.setattr("hyperfields.training.score_distillation.sample_views", dying)
         with pytest.raises((StopIteration, RuntimeError)):
             run_teach(tmp_path / "killed", half)
     run_teach(tmp_path / "killed", half, resume=True)

@@ -8,12 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from hyperfields.cameras import orbit
 from hyperfields.config import FieldConfig, ModelConfig
-from hyperfields.distillation import parameter_groups
-from hyperfields.field import Field, decode, layer_shapes, run_mlp
-from hyperfields.hypernetwork import ConditioningTransformer, HyperNetwork
-from hyperfields.rendering import render_image
+from hyperfields.fields.cameras import orbit
+from hyperfields.fields.field import Field, decode, layer_shapes, run_mlp
+from hyperfields.fields.rendering import render_image
+from hyperfields.hypernetwork.heads import ConditioningTransformer
+from hyperfields.hypernetwork.network import HyperNetwork
+from hyperfields.training.distillation import parameter_groups
 
 FIELD = FieldConfig(
     width=8,

@@ -10,8 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hyperfields.cameras import Rays, orbit
-from hyperfields.rendering import (
+from hyperfields.fields.cameras import Rays, orbit
+from hyperfields.fields.rendering import (
     Occupancy,
     composite,
     intersect_box,
@@ -212,7 +212,7 @@ def test_nerfacc_is_used_only_where_its_kernels_lie(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found: dict[str, Any] = {"nerfacc": object(), "nerfacc.csrc": None}
-    monkeypatch.setattr("hyperfields.rendering.find_spec", found.get)
+    monkeypatch.setattr("hyperfields.fields.rendering.find_spec", found.get)
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
     looked = nerfacc_is_built.__wrapped__
     assert not looked()

@@ -7,16 +7,16 @@ from collections import Counter
 import pytest
 import torch
 
-from hyperfields.cameras import Rays, orbit
-from hyperfields.rendering import intersect_box
-from hyperfields.scenes import MATERIALS, NOVEL_SHAPES, SHAPES, Scene, scene_of
-from hyperfields.vocabulary import (
+from hyperfields.conditioning.vocabulary import (
     COLOURS,
     NOVEL_COLOURS,
     SHAPE_NAMES,
     held_out_prompts,
     procedural_prompts,
 )
+from hyperfields.fields.cameras import Rays, orbit
+from hyperfields.fields.rendering import intersect_box
+from hyperfields.scenes import MATERIALS, NOVEL_SHAPES, SHAPES, Scene, scene_of
 from priors_shared.errors import UserError
 
 EVERY_SHAPE = {**SHAPES, **NOVEL_SHAPES}

@@ -13,30 +13,23 @@ import torch
 import trimesh
 from torch import Tensor
 
-from hyperfields import distillation
-from hyperfields.cameras import orbit
 from hyperfields.cli import main
 from hyperfields.config import FieldConfig, LaunchConfig, ModelConfig, SegmentConfig
-from hyperfields.distillation import Distillation
-from hyperfields.experiments import segmentation as experiment
-from hyperfields.field import Field
-from hyperfields.rendering import over
+from hyperfields.data.views import PosedViews
+from hyperfields.experiments import figure_4_11 as experiment
+from hyperfields.fields.cameras import orbit
+from hyperfields.fields.field import Field
+from hyperfields.fields.rendering import over
 from hyperfields.scenes import scene_of
 from hyperfields.scenes.variations import PARTS, render_labelled, stretched
-from hyperfields.segmentation import (
-    HyperSegmentationFields,
-    SegmentationNetwork,
-    labelled_scenes,
-    mean_iou,
-    point_labels,
-    render_labels,
-    resized,
-    sample_batch,
-    score_field,
-    train_segmentation,
-    view_inputs,
-)
-from hyperfields.views import PosedViews
+from hyperfields.segmentation.evaluation import score_field
+from hyperfields.segmentation.labels import mean_iou, point_labels, render_labels
+from hyperfields.segmentation.network import SegmentationNetwork
+from hyperfields.segmentation.pretrained import HyperSegmentationFields
+from hyperfields.segmentation.scenes import labelled_scenes, resized, view_inputs
+from hyperfields.segmentation.training import sample_batch, train_segmentation
+from hyperfields.training import distillation
+from hyperfields.training.distillation import Distillation
 from priors_shared.errors import UserError
 from priors_shared.runs import Run
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from hyperfields.text import TextEncoder, normalise
+from hyperfields.conditioning.text import TextEncoder, normalise
 from priors_shared.errors import UserError
 
 

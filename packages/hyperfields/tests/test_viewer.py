@@ -14,7 +14,7 @@ import torch
 import trimesh
 
 from hyperfields.cli import main
-from hyperfields.model import HyperFields
+from hyperfields.pretrained import HyperFields
 from priors_shared.errors import UserError
 
 

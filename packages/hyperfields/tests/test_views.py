@@ -11,11 +11,13 @@ import pytest
 import torch
 from PIL import Image
 
-from hyperfields.cameras import Camera, look_at, orbit
 from hyperfields.config import FieldConfig
-from hyperfields.field import Field
-from hyperfields.rendering import over
-from hyperfields.views import PosedViews, procedural_views, read_teachers, read_views
+from hyperfields.data.posed_renders import read_views
+from hyperfields.data.teachers import read_teachers
+from hyperfields.data.views import PosedViews, procedural_views
+from hyperfields.fields.cameras import Camera, look_at, orbit
+from hyperfields.fields.field import Field
+from hyperfields.fields.rendering import over
 from priors_shared.errors import UserError
 
 CAMERAS = [orbit(azimuth, 20, 12) for azimuth in (0, 90, 200)]

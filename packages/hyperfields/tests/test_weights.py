@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from hyperfields.cameras import evaluation_views
-from hyperfields.config import SHIPPED_SEGMENTATION
+from hyperfields.config import SHIPPED, SHIPPED_SEGMENTATION
+from hyperfields.data.views import procedural_views
 from hyperfields.evaluation import score_scenes
+from hyperfields.fields.cameras import evaluation_views
 from hyperfields.guidance.procedural import draw, load_procedural
-from hyperfields.model import SHIPPED, HyperFields
 from hyperfields.presets import HELD_OUT, TRAINED
-from hyperfields.segmentation import HyperSegmentationFields, labelled_scenes, score_field
-from hyperfields.views import procedural_views
+from hyperfields.pretrained import HyperFields
+from hyperfields.segmentation.evaluation import score_field
+from hyperfields.segmentation.pretrained import HyperSegmentationFields
+from hyperfields.segmentation.scenes import labelled_scenes
 
 
 @pytest.fixture(scope="module")

@@ -7,14 +7,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from hyperfields.cameras import Camera, orbit
-    from hyperfields.field import Field
-    from hyperfields.model import HyperFields
+    from hyperfields.fields.cameras import Camera, orbit
+    from hyperfields.fields.field import Field
+    from hyperfields.pretrained import HyperFields
 
 __version__ = "0.1.0"
 __all__ = ["Camera", "Field", "HyperFields", "__version__", "orbit"]
 
-_MODULE_OF = {"Camera": "cameras", "Field": "field", "HyperFields": "model", "orbit": "cameras"}
+_MODULE_OF = {
+    "Camera": "fields.cameras",
+    "Field": "fields.field",
+    "HyperFields": "pretrained",
+    "orbit": "fields.cameras",
+}
 
 
 def __getattr__(name: str) -> object:

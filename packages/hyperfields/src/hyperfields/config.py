@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from priors_shared.launching import LaunchConfig as LaunchConfig
 
+SHIPPED = Path(__file__).parent / "weights"
+"""Folder of the weights that the package brings along."""
 MODEL_KIND = "hyperfields"
 """Kind of a hypernetwork's checkpoint."""
 SHIPPED_MODEL = "procedural-cpu"

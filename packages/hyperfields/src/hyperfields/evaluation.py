@@ -12,15 +12,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from hyperfields.cameras import Camera, evaluation_views, orbit
-from hyperfields.clip import Clip
-from hyperfields.export import contact_sheet
-from hyperfields.field import Field
-from hyperfields.model import HyperFields
-from hyperfields.rendering import over
+from hyperfields.conditioning.clip import Clip
+from hyperfields.conditioning.vocabulary import procedural_prompts
+from hyperfields.data.teachers import read_teachers
+from hyperfields.data.views import PosedViews, procedural_views
+from hyperfields.fields.cameras import Camera, evaluation_views
+from hyperfields.fields.field import Field
+from hyperfields.fields.rendering import over
+from hyperfields.pretrained import HyperFields
 from hyperfields.scenes import scene_of
-from hyperfields.views import PosedViews, procedural_views, read_teachers
-from hyperfields.vocabulary import procedural_prompts
 
 TOP = (1, 3, 5, 6, 10)
 """Ranks of Table 4.1."""
@@ -207,12 +207,3 @@ def clip_retrieval(
         ranks = top_k(torch.cat(cosines), torch.tensor(right))
         found[group] = {f"top-{k}": share for k, share in ranks.items()}
     return found
-
-
-def write_contact_sheet(
-    fields: Sequence[Field], labels: Sequence[str], path: Path, *, size: int = 96, samples: int = 96
-) -> None:
-    """A contact sheet of fields from four sides."""
-    cameras = [orbit(azimuth, 25, size) for azimuth in (20, 110, 200, 290)]
-    rows = [list(over(field.render_all(cameras, samples))) for field in fields]
-    contact_sheet(rows, labels, path)

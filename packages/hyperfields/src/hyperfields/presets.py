@@ -8,6 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from hyperfields.conditioning.vocabulary import (
+    held_out_materials,
+    held_out_prompts,
+    material_prompts,
+    procedural_prompts,
+    prompt_of,
+)
 from hyperfields.config import (
     SHIPPED_GUIDANCE,
     DistillConfig,
@@ -17,13 +24,6 @@ from hyperfields.config import (
     ModelConfig,
     SegmentConfig,
     TeachConfig,
-)
-from hyperfields.vocabulary import (
-    held_out_materials,
-    held_out_prompts,
-    material_prompts,
-    procedural_prompts,
-    prompt_of,
 )
 
 HELD_OUT = held_out_prompts()

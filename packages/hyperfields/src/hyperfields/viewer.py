@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import viser
 
-from hyperfields.model import HyperFields
+from hyperfields.pretrained import HyperFields
 from priors_shared.errors import UserError
 
 _EYE = (0.6, -2.8, 1.3)

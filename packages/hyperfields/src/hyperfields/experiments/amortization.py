@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hyperfields.config import ScoreConfig
-from hyperfields.experiments.ood import (
+from hyperfields.experiments.figure_4_8 import (
     PRESETS,
     Curve,
     Watch,
@@ -24,7 +24,7 @@ from hyperfields.experiments.ood import (
     optimise,
     read_curve,
 )
-from hyperfields.model import HyperFields
+from hyperfields.pretrained import HyperFields
 from priors_shared.checkpoints import has_weights
 from priors_shared.devices import hardware
 from priors_shared.errors import UserError

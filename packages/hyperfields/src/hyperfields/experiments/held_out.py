@@ -14,16 +14,18 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from hyperfields.cameras import evaluation_views
+from hyperfields.conditioning.vocabulary import procedural_prompts
 from hyperfields.config import DistillConfig, LaunchConfig
-from hyperfields.distillation import distill, training_cameras
-from hyperfields.evaluation import evaluate, exact_views, means, score_scenes, write_contact_sheet
-from hyperfields.field import Field
-from hyperfields.model import HyperFields
+from hyperfields.data.teachers import read_teachers
+from hyperfields.data.views import procedural_views
+from hyperfields.evaluation import evaluate, exact_views, means, score_scenes
+from hyperfields.fields.cameras import evaluation_views
+from hyperfields.fields.field import Field
+from hyperfields.output.sheet import write_contact_sheet
 from hyperfields.presets import DISTILL, TEACH
-from hyperfields.teachers import teach
-from hyperfields.views import procedural_views, read_teachers
-from hyperfields.vocabulary import procedural_prompts
+from hyperfields.pretrained import HyperFields
+from hyperfields.training.distillation import distill, training_cameras
+from hyperfields.training.score_distillation import teach
 from priors_shared.checkpoints import has_weights
 from priors_shared.devices import hardware
 from priors_shared.reports import Measured, write_result

@@ -11,11 +11,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from hyperfields.cameras import Camera
+from hyperfields.conditioning.text import normalise
+from hyperfields.data.views import PosedViews
+from hyperfields.fields.cameras import Camera
+from hyperfields.fields.rendering import over
 from hyperfields.guidance.score import Guidance, View, noise_of
-from hyperfields.rendering import over
-from hyperfields.text import normalise
-from hyperfields.views import PosedViews
 from priors_shared.errors import UserError
 
 STEPS = 1000

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from hyperfields.cameras import Camera
+from hyperfields.fields.cameras import Camera
 
 
 @dataclass(frozen=True)

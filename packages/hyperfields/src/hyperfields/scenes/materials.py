@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from hyperfields.vocabulary import COLOURS, NOVEL_COLOURS
+from hyperfields.conditioning.vocabulary import COLOURS, NOVEL_COLOURS
 
 Material = Callable[[Tensor], Tensor]
 """Points (points, 3) to reflectance (points, 3) in [0, 1]."""

@@ -9,11 +9,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from hyperfields.cameras import Camera, Rays
-from hyperfields.rendering import intersect_box
+from hyperfields.conditioning.vocabulary import COLOURS, NOVEL_COLOURS, prompt_of
+from hyperfields.fields.cameras import Camera, Rays
+from hyperfields.fields.rendering import intersect_box
 from hyperfields.scenes.materials import MATERIALS, reflectance
 from hyperfields.scenes.shapes import NOVEL_SHAPES, SHAPES, Shape
-from hyperfields.vocabulary import COLOURS, NOVEL_COLOURS, prompt_of
 from priors_shared.errors import UserError
 
 _CLOSE = 5e-4

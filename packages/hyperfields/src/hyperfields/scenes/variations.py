@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from hyperfields.cameras import Camera
+from hyperfields.conditioning.vocabulary import COLOURS, SHAPE_NAMES
+from hyperfields.fields.cameras import Camera
 from hyperfields.scenes.scene import Scene
 from hyperfields.scenes.shapes import SHAPES, Shape
-from hyperfields.vocabulary import COLOURS, SHAPE_NAMES
 
 PARTS: tuple[str, ...] = tuple(
     sorted({part for name in SHAPE_NAMES for part in SHAPES[name].parts})

@@ -1,0 +1,1 @@
+"""What a hypernetwork is conditioned on: prompts, their frozen encoders, the procedural vocabulary."""

@@ -1,0 +1,1 @@
+"""Radiance fields: positions to densities and colours, cameras, volume rendering."""

@@ -1,0 +1,1 @@
+"""The dynamic hypernetwork (4.3.1)."""

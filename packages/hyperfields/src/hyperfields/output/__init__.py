@@ -1,0 +1,1 @@
+"""What leaves the program: meshes, videos, contact sheets."""

@@ -1,0 +1,1 @@
+"""HyperSegmentationFields: a few posed views to a labelled field in one forward pass (4.4.8)."""

@@ -5,7 +5,7 @@ One forward and backward pass of the thesis' network (4 x 64 channels, LSTM 400,
 
     plain    step by step, eight convolutions per layer, as Eq. 2.1 to 2.5 read; autograd's backward
     fused    step by step, two convolutions per layer that give all gates; autograd's backward
-    ours     layer by layer (`memory_adapt.convlstm`)
+    ours     layer by layer (`memory_adapt.models.convlstm`)
 
 First each way's peak memory, in a process of its own, and that of `CLLSTM.checkpoint_steps`. Then a check
 that all give the same outputs and gradients. Then timings in one process, taking turns, with the
@@ -39,7 +39,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from memory_adapt.config import CLLSTMConfig
-from memory_adapt.convlstm import ConvLSTM, convlstm_step
+from memory_adapt.models.convlstm import ConvLSTM, convlstm_step
 from memory_adapt.models.cl_lstm import CLLSTM, SKIP_FROM, SKIP_TO
 from memory_adapt.models.interface import OnlineClassifier, State, encode_feedback
 from priors_shared.devices import hardware, peak_memory

@@ -88,7 +88,8 @@ def test_an_empty_memory_reads_as_empty() -> None:
 @torch.no_grad()
 @pytest.mark.parametrize("delay", [1, 3])
 def test_a_late_label_is_stored_with_its_image(delay: int) -> None:
-    model = learner(delay=delay, slots=8)
+    model = learner(slots=8)
+    model.delay = delay
     model.surprise = 0.0  # everything surprises
     features = torch.rand(6, 1, 8)
     feedback = torch.tensor([-1] * delay + [2, 0, 1, 2, 0][: 6 - delay]).unsqueeze(1)
@@ -104,7 +105,8 @@ def test_a_late_label_is_stored_with_its_image(delay: int) -> None:
 @pytest.mark.parametrize("delay", [1, 2])
 def test_surprise_is_that_of_the_prediction_made_for_the_image(delay: int) -> None:
     """What is written, counted again from the logits that were returned."""
-    model = learner(delay=delay, slots=32)
+    model = learner(slots=32)
+    model.delay = delay
     for parameter in model.parameters():
         parameter.mul_(4)  # opinionated, so that some predictions surprise and some do not
     time, batch = 12, 8

@@ -12,8 +12,9 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from memory_adapt.config import CLLSTMConfig, LabelInjection
-from memory_adapt.convlstm import ConvLSTM
 from memory_adapt.models.cl_lstm import CLLSTM
+from memory_adapt.models.convlstm import ConvLSTM
+from memory_adapt.training.staged import encoder_parameters, image_features, start_encoder
 
 WAYS, TIME, BATCH, SIZE, WIDTH = 3, 7, 2, 16, 4
 NULL = -1
@@ -439,7 +440,7 @@ def test_image_features_see_each_image_from_the_zero_state_without_a_label(
 ) -> None:
     model = build(**config)
     images, _, feedback = stream()
-    features = model.image_features(images)
+    features = image_features(model, images)
     for t in range(TIME):
         alone, _ = model.encode(images[t : t + 1], torch.full_like(feedback[:1], NULL))
         close(features[t], alone[0], 1e-12)
@@ -447,9 +448,9 @@ def test_image_features_see_each_image_from_the_zero_state_without_a_label(
 
 @torch.no_grad()
 @pytest.mark.parametrize("config", VARIANTS)
-def test_start_feed_forward_silences_labels_and_hidden_states(config: dict[str, object]) -> None:
+def test_starting_the_encoder_silences_labels_and_hidden_states(config: dict[str, object]) -> None:
     model = build(**config)
-    model.start_feed_forward()
+    start_encoder(model)
     images, _, feedback = stream()
     features, _ = model.encode(images, feedback)
     relabelled, _ = model.encode(images, torch.randint(WAYS, feedback.shape))
@@ -458,19 +459,19 @@ def test_start_feed_forward_silences_labels_and_hidden_states(config: dict[str, 
     other_hidden = {n: torch.rand_like(s) if "hidden" in n else s for n, s in state.items()}
     continued, _ = model.encode(images, feedback, state)
     assert torch.equal(continued, model.encode(images, feedback, other_hidden)[0])
-    assert torch.equal(features[0], model.image_features(images)[0])
+    assert torch.equal(features[0], image_features(model, images)[0])
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("config", VARIANTS)
-def test_start_feed_forward_leaves_a_cell_that_forgets_fast(config: dict[str, object]) -> None:
+def test_starting_the_encoder_leaves_a_cell_that_forgets_fast(config: dict[str, object]) -> None:
     """Cells still carry over: features are `image_features` at every step only if nothing of them
     is kept, and near them as it is (a share of about sigmoid(-2) = 0.12 a step)."""
     model = build(**config)
-    model.start_feed_forward()
+    start_encoder(model)
     images, _, feedback = stream()
     features, _ = model.encode(images, feedback)
-    alone = model.image_features(images)
+    alone = image_features(model, images)
     assert not torch.allclose(features[1:], alone[1:], atol=1e-4)
     for layer in model.encoder:
         input_bias, forget_bias, *_ = layer.gate_bias.chunk(4)
@@ -481,11 +482,11 @@ def test_start_feed_forward_leaves_a_cell_that_forgets_fast(config: dict[str, ob
 
 
 @torch.no_grad()
-def test_start_feed_forward_fades_what_it_saw() -> None:
+def test_starting_the_encoder_fades_what_it_saw() -> None:
     """The same image over and over after different pasts: the past shrinks at every step."""
     torch.manual_seed(0)
     model = CLLSTM(CLLSTMConfig(ways=WAYS, width=WIDTH, image_size=SIZE, hidden=6)).double()
-    model.start_feed_forward()
+    start_encoder(model)
     images, _, feedback = stream()
     same = images[:1].expand_as(images)
     pasts = [model.encode(past, feedback)[1] for past in (images, 1 - images)]
@@ -495,12 +496,12 @@ def test_start_feed_forward_fades_what_it_saw() -> None:
     assert gap[-1] < 1e-3 * gap[0]
 
 
-def test_feed_forward_parameters_are_those_that_image_features_depend_on() -> None:
+def test_encoder_parameters_are_those_that_image_features_depend_on() -> None:
     model = build()
     images, _, _ = stream()
-    model.image_features(images).square().sum().backward()
+    image_features(model, images).square().sum().backward()
     moved = {p for p in model.parameters() if p.grad is not None and p.grad.any()}
-    assert moved == set(model.feed_forward_parameters())
+    assert moved == set(encoder_parameters(model))
 
 
 # --- the thesis' size ---

@@ -120,10 +120,10 @@ def test_train_without_options_is_the_preset(monkeypatch: pytest.MonkeyPatch) ->
         assert caught["out"] == Path("runs") / name / "cl-lstm-0"
         assert caught["command"] == f"memory-adapt train {name}"
         assert caught["where"] == LaunchConfig()
-    for model, config_type in cli.MODEL_CONFIGS.items():
+    for model, learner in cli.LEARNERS.items():
         config = parse_train(monkeypatch, "glyphs_5way_cpu", "--model", model)["config"]
         assert config == cli.PRESETS["glyphs_5way_cpu"](model)
-        assert type(config.model) is config_type
+        assert type(config.model) is learner.config
 
 
 def test_train_options_reach_the_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,7 +146,7 @@ def test_delay_and_shots_reach_every_part(monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch, "glyphs_5way_cpu", "--model=cpm", "--delay", "3", "--shots", "4"
     )
     assert isinstance(caught["config"].model, CPMConfig)
-    assert caught["config"].delay == caught["config"].model.delay == 3
+    assert caught["config"].delay == 3
     assert {stage.shots for stage in caught["config"].stages} == {4}
 
 

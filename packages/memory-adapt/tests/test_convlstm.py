@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from memory_adapt import convlstm
 from memory_adapt.config import CLLSTMConfig
-from memory_adapt.convlstm import ConvLSTM, convlstm_step
+from memory_adapt.models import convlstm
 from memory_adapt.models.cl_lstm import CLLSTM
+from memory_adapt.models.convlstm import ConvLSTM, convlstm_step
 
 TIME, BATCH, IN, CHANNELS, SIZE = 5, 3, 2, 4, 7
 

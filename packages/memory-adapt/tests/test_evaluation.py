@@ -30,7 +30,7 @@ from memory_adapt.evaluation import (
     evaluate_predictions,
     take_away,
 )
-from memory_adapt.models import build_model
+from memory_adapt.models.registry import build_model
 from priors_shared.datasets import ImageDataset
 from priors_shared.episodes import (
     NULL_LABEL,

@@ -17,7 +17,7 @@ from memory_adapt.experiments.table_2_1 import (
     shots_figure,
     validation_curve,
 )
-from memory_adapt.reproduce import _stored_sections
+from memory_adapt.report import _stored_sections
 from priors_shared.reports import Figure, Measured, Table, read_result, write_result
 
 

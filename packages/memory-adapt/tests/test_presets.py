@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from memory_adapt.config import (
-    MODEL_CONFIGS,
     APLConfig,
     CLLSTMConfig,
     CPMConfig,
@@ -19,8 +18,15 @@ from memory_adapt.config import (
     StageConfig,
     TrainConfig,
 )
-from memory_adapt.models import build_model, config_from_json, config_to_json, model_name
+from memory_adapt.models.registry import (
+    LEARNERS,
+    build_model,
+    config_from_json,
+    config_to_json,
+    model_name,
+)
 from memory_adapt.presets import PRESETS
+from memory_adapt.training.staged import feature_input, start_readout
 from priors_shared.datasets import DATASETS
 
 PAPER = ("omniglot_5way", "cifar_fs_5way")
@@ -28,7 +34,7 @@ PAPER = ("omniglot_5way", "cifar_fs_5way")
 SHAPES = {"omniglot": (1, 28), "glyphs": (1, 28), "cifar-fs": (3, 32)}
 
 
-@pytest.mark.parametrize("model", MODEL_CONFIGS)
+@pytest.mark.parametrize("model", LEARNERS)
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_preset_builds_its_model_for_its_data(preset: str, model: str) -> None:
     config = PRESETS[preset](model)
@@ -44,8 +50,8 @@ def test_a_preset_builds_its_model_for_its_data(preset: str, model: str) -> None
     assert logits.shape == again.shape == (1, 1, config.model.ways)
     for stage in config.stages:
         if stage.kind == "readout":
-            learner.start_readout()  # there are units enough
-            reads = learner.feature_input()  # what the stage folds its statistics into
+            start_readout(learner)  # there are units enough
+            reads = feature_input(learner)  # what the stage folds its statistics into
             assert (reads is None) == (model == "apl")
             assert reads is None or len(reads[0]) == len(reads[1])
         assert stage.shots <= 20  # Omniglot and Glyphs have so many images of a class
@@ -63,7 +69,7 @@ def test_a_preset_says_in_one_line_what_it_is(preset: str) -> None:
     assert "\n" not in described.strip()
 
 
-@pytest.mark.parametrize("model", MODEL_CONFIGS)
+@pytest.mark.parametrize("model", LEARNERS)
 @pytest.mark.parametrize("preset", PAPER)
 def test_training_of_the_paper(preset: str, model: str) -> None:
     """Adam 1e-3, meta-batch 16, 100k iterations, streams of 5 x 10; nothing that A.1.4 lacks."""
@@ -89,7 +95,7 @@ def test_networks_of_the_paper(preset: str) -> None:
     def network(model: str) -> ModelConfig:
         return PRESETS[preset](model).model
 
-    for model in MODEL_CONFIGS:
+    for model in LEARNERS:
         assert (network(model).ways, network(model).width) == (5, 64), model
     cl_lstm, lstm, ntm = network("cl-lstm"), network("lstm"), network("ntm")
     apl, cpm = network("apl"), network("cpm")
@@ -107,7 +113,7 @@ def test_networks_of_the_paper(preset: str) -> None:
     assert cpm.hidden == 400
 
 
-@pytest.mark.parametrize("model", MODEL_CONFIGS)
+@pytest.mark.parametrize("model", LEARNERS)
 def test_cpu_presets_never_train_on_balanced_streams(model: str) -> None:
     """Balanced streams can be predicted without looking (`blind_bound`): learners find that out."""
     for name, preset in PRESETS.items():
@@ -121,7 +127,7 @@ def test_presets_of_late_labels_differ_in_nothing_else() -> None:
         assert late == dataclasses.replace(PRESETS[f"omniglot_5way{suffix}"]("cl-lstm"), delay=3)
 
 
-@pytest.mark.parametrize("model", MODEL_CONFIGS)
+@pytest.mark.parametrize("model", LEARNERS)
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_configuration_survives_json(preset: str, model: str) -> None:
     config = PRESETS[preset](model).model

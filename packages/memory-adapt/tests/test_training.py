@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from memory_adapt import presets, training
+from memory_adapt import presets
 from memory_adapt.config import (
     CHECKPOINT_KIND,
     APLConfig,
@@ -28,17 +28,23 @@ from memory_adapt.config import (
     StageKind,
     TrainConfig,
 )
-from memory_adapt.data import jittered
+from memory_adapt.data.images import jittered
 from memory_adapt.evaluation import CONTROLS, Control, blind_bound, evaluate
-from memory_adapt.models import OnlineClassifier, build_model, config_from_json
-from memory_adapt.training import (
+from memory_adapt.models.interface import OnlineClassifier
+from memory_adapt.models.registry import build_model, config_from_json
+from memory_adapt.training.online import (
     REPORTED_SHOTS,
     VALIDATION_SEED,
     VALIDATION_SHOTS,
-    ReadoutStage,
-    TrainedLearner,
     learning_rate,
     train,
+)
+from memory_adapt.training.staged import (
+    ReadoutStage,
+    TrainedLearner,
+    encoder_parameters,
+    image_features,
+    start_encoder,
 )
 from priors_shared.checkpoints import load_training_state, load_weights
 from priors_shared.datasets import load_dataset
@@ -155,12 +161,12 @@ def test_prototypes_move_the_feed_forward_encoder_and_the_head_alone(
 ) -> None:
     config = config_for(folder, PROTOTYPES[name], stage("prototypes", 3))
     learner = untrained(config)
-    learner.model.start_feed_forward()
+    start_encoder(learner.model)
     run_training(config, tmp_path / "run")
     allowed = {
         name
         for name, parameter in learner.named_parameters()
-        if any(parameter is p for p in learner.model.feed_forward_parameters())
+        if any(parameter is p for p in encoder_parameters(learner.model))
     }
     head = {"head.log_scale", "head.beta", "head.gamma"}
     assert moved(learner.state_dict(), trained(tmp_path / "run")) == allowed | head
@@ -203,7 +209,7 @@ def test_finishing_the_readout_folds_the_standardisation_exactly(name: str) -> N
     torch.manual_seed(0)
     learner = TrainedLearner(build_model(WITH_READOUT[name])).double()
     readout = ReadoutStage(learner, stage("readout", 1))
-    width = learner.model.image_features(torch.zeros(1, 1, 1, SIDE, SIDE).double()).shape[-1]
+    width = image_features(learner.model, torch.zeros(1, 1, 1, SIDE, SIDE).double()).shape[-1]
     features = 3 * torch.randn(6, 2, width).double() + 5
     feedback = torch.randint(-1, WAYS, (6, 2))
     readout.mean = torch.randn(width).double()
@@ -297,7 +303,7 @@ import torch
 import torch._dynamo  # before the forks, as all that takes long to import
 
 from memory_adapt.config import CLLSTMConfig, LaunchConfig, StageConfig, TrainConfig
-from memory_adapt.training import train
+from memory_adapt.training.online import train
 from priors_shared import runs
 from priors_shared.episodes import OnlineEpisodeSampler
 from priors_shared.runs import Run
@@ -522,4 +528,4 @@ def test_a_readout_that_would_see_no_label_is_refused(tmp_path: Path) -> None:
         Run.create(tmp_path / "run", {}, command="test", tensorboard=False, quiet=True) as run,
         pytest.raises(UserError, match="sees no label"),
     ):
-        training.train(config, LaunchConfig(accelerator="cpu"), run)
+        train(config, LaunchConfig(accelerator="cpu"), run)

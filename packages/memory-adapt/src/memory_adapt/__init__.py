@@ -6,7 +6,7 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from memory_adapt.learner import OnlineLearner
+    from memory_adapt.pretrained import OnlineLearner
 
 __version__ = "0.1.0"
 __all__ = ["OnlineLearner", "__version__"]
@@ -14,7 +14,7 @@ __all__ = ["OnlineLearner", "__version__"]
 
 def __getattr__(name: str) -> object:
     if name == "OnlineLearner":
-        from memory_adapt.learner import OnlineLearner
+        from memory_adapt.pretrained import OnlineLearner
 
         return OnlineLearner
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

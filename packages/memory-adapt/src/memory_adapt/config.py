@@ -95,8 +95,6 @@ class APLConfig(ModelConfig):
     """rows of the ring memory"""
     surprise: float = 0.75
     """write when the cross-entropy exceeds this times ln(ways)"""
-    delay: int = 1
-    """steps between an image and its label that the learner is told of"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,8 +103,6 @@ class OPNConfig(ModelConfig):
 
     metric: Literal["euclidean", "cosine"] = "euclidean"
     """distance to a prototype"""
-    delay: int = 1
-    """steps between an image and its label that the learner is told of"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,18 +111,6 @@ class CPMConfig(ModelConfig):
 
     hidden: int = 400
     """units of the contextual LSTM"""
-    delay: int = 1
-    """steps between an image and its label that the learner is told of"""
-
-
-MODEL_CONFIGS: dict[str, type[ModelConfig]] = {
-    "cl-lstm": CLLSTMConfig,
-    "lstm": LSTMConfig,
-    "ntm": NTMConfig,
-    "apl": APLConfig,
-    "opn": OPNConfig,
-    "cpm": CPMConfig,
-}
 
 
 StageKind = Literal["prototypes", "readout", "episodes"]

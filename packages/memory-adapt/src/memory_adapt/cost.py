@@ -1,9 +1,7 @@
 """What a step of adaptation costs (thesis 2.4.3, "Analysis of Computational Cost").
 
-FLOPs are 2 per multiply-add of convolutions and matrix products, as a profiler counts them; additions,
-activations, pooling and normalisation are left out. A learner with memory adapts in the forward pass. A
-network that adapts by gradient descent pays for the backward pass too: 3 times the forward pass
-(thesis' reference [122]).
+A learner with memory adapts in the forward pass (`OnlineClassifier.step_flops`). A network that adapts by
+gradient descent pays for the backward pass too: 3 times the forward pass (thesis' reference [122]).
 
 The thesis' figures pin the layouts: 0.40 GFLOPs is 28 -> 14 -> 7 -> 3 by pooling with labels at the
 first layer (0.404; everywhere 0.410, LSTM only 0.386); 1.46 is six 256-channel convolutions without
@@ -22,27 +20,16 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from memory_adapt.config import (
-    APLConfig,
-    CLLSTMConfig,
-    CPMConfig,
-    LSTMConfig,
-    ModelConfig,
-    NTMConfig,
-    OPNConfig,
-)
-from memory_adapt.models import build_model
-from memory_adapt.models.apl import LABEL_SIZE
+from memory_adapt.config import CLLSTMConfig, ModelConfig
+from memory_adapt.models.flops import conv_flops, linear_flops
+from memory_adapt.models.interface import OnlineClassifier
+from memory_adapt.models.registry import LEARNERS, build_model
 
 GRADIENT_STEP = 3  # forward and backward, in forward passes
-LEARNERS: dict[str, ModelConfig] = {
+WITH_MEMORY: dict[str, ModelConfig] = {
     "CL+LSTM, label at layer 1": CLLSTMConfig(label_injection="first"),
     "CL+LSTM, label everywhere": CLLSTMConfig(label_injection="every"),
-    "LSTM": LSTMConfig(),
-    "NTM": NTMConfig(),
-    "APL": APLConfig(),
-    "OPN": OPNConfig(),
-    "CPM": CPMConfig(),
+    **{learner.title: learner.config() for name, learner in LEARNERS.items() if name != "cl-lstm"},
 }
 THESIS_FORWARD = {"CL+LSTM, label at layer 1": 0.40, "OML": 1.46, "4-layer CNN": 0.30}
 THESIS_STEP = {"CL+LSTM, label at layer 1": 0.40, "OML": 4.38, "4-layer CNN": 0.90}
@@ -62,65 +49,24 @@ def cost_table(measure: bool = True, *, repeats: int = 20) -> list[dict[str, Any
         gives none); `parameters`; `ms_per_step` (None without `measure`), the median.
     """
     rows = []
-    for name, config in LEARNERS.items():
+    for name, config in WITH_MEMORY.items():
         learner = build_model(config).eval()
-        flops = forward_flops(config)
-        step = _memory_step(learner, config)
-        rows.append(_row(name, "memory", learner, flops, step if measure else None, repeats))
-    for name, (build, count) in COMPARED.items():
+        step = _memory_step(learner) if measure else None
+        rows.append(_row(name, "memory", learner, learner.step_flops(), step, repeats))
+    for name, (build, sizes) in BY_GRADIENT.items():
         network = build()
-        step = _gradient_step(network)
-        rows.append(_row(name, "gradient", network, count(), step if measure else None, repeats))
+        step = _gradient_step(network) if measure else None
+        flops = network_flops(network, sizes)
+        rows.append(_row(name, "gradient", network, flops, step, repeats))
     return rows
-
-
-def forward_flops(config: ModelConfig) -> int:
-    """FLOPs of one step of a learner on one image, which is also its step of adaptation.
-
-    A learner's whole forward pass: with a state (the first step of a stream, from no state, costs
-    less), and reading as many neighbours and memory rows as the configuration says.
-
-    Raises:
-        TypeError: not one of the learners of `memory_adapt.models`.
-    """
-    match config:
-        case CLLSTMConfig():
-            return _cl_lstm_flops(config)
-        case LSTMConfig():
-            features, encoder = _conv4(config)
-            lstm = _lstm(features + config.ways, config.hidden)
-            return encoder + lstm + _linear(config.hidden, config.ways)
-        case NTMConfig():
-            return _ntm_flops(config)
-        case APLConfig():
-            features, encoder = _conv4(config)
-            decoder = config.neighbours * _lstm(2 * features + LABEL_SIZE + 1, config.hidden)
-            return encoder + decoder + _linear(config.hidden, config.ways)
-        case OPNConfig():
-            return _conv4(config)[1]
-        case CPMConfig():
-            features, encoder = _conv4(config)
-            readout = _linear(config.hidden, 2 * features + 4)
-            return encoder + _lstm(features, config.hidden) + readout
-    raise TypeError(f"no count for {type(config).__name__}")
 
 
 def oml_network(ways: int = 5) -> nn.Sequential:
     """The thesis' OML baseline on 28 x 28 grey images: six convolutions, no padding, and a classifier."""
     layers: list[nn.Module] = []
-    for inputs, stride in zip((1, 256, 256, 256, 256, 256), OML_STRIDES, strict=True):
+    for inputs, stride in zip((1, *[256] * 5), (1, 1, 1, 2, 1, 2), strict=True):
         layers += [nn.Conv2d(inputs, 256, 3, stride), nn.ReLU()]
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(256 * 3 * 3, ways))
-
-
-def oml_flops(ways: int = 5) -> int:
-    """FLOPs of a forward pass of `oml_network`: 28 -> 26 -> 24 -> 22 -> 10 -> 8 -> 3."""
-    size, channels, flops = 28, 1, 0
-    for stride in OML_STRIDES:
-        size = (size - 3) // stride + 1
-        flops += _conv(channels, 256, size)
-        channels = 256
-    return flops + _linear(256 * size**2, ways)
 
 
 def cnn(ways: int = 5, width: int = 256) -> nn.Sequential:
@@ -131,18 +77,18 @@ def cnn(ways: int = 5, width: int = 256) -> nn.Sequential:
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(width, ways))
 
 
-def cnn_flops(ways: int = 5, width: int = 256) -> int:
-    """FLOPs of a forward pass of `cnn`."""
-    config = OPNConfig(width=width)  # the same convolutions, then a classifier
-    return _conv4(config)[1] + _linear(width, ways)
-
-
-OML_STRIDES = (1, 1, 1, 2, 1, 2)
-COMPARED: dict[str, tuple[Callable[[], nn.Module], Callable[[], int]]] = {
-    "OML": (oml_network, oml_flops),
-    "4-layer CNN": (cnn, cnn_flops),
+BY_GRADIENT: dict[str, tuple[Callable[[], nn.Sequential], tuple[int, ...]]] = {
+    "OML": (oml_network, (26, 24, 22, 10, 8, 3)),
+    "4-layer CNN": (cnn, (28, 14, 7, 3)),
 }
-"""Networks that adapt by gradient descent: how to build each, and its FLOPs per forward pass."""
+"""Networks that adapt by gradient descent: how to build each, and the sizes that its convolutions give."""
+
+
+def network_flops(network: nn.Sequential, sizes: tuple[int, ...]) -> int:
+    """FLOPs of a forward pass of a network of convolutions and linear layers."""
+    convolutions = [layer for layer in network if isinstance(layer, nn.Conv2d)]
+    linear = sum(linear_flops(layer) for layer in network if isinstance(layer, nn.Linear))
+    return linear + sum(map(conv_flops, convolutions, sizes))
 
 
 def _row(
@@ -166,8 +112,9 @@ def _row(
     }
 
 
-def _memory_step(learner: Any, config: ModelConfig) -> Callable[[], object]:
+def _memory_step(learner: OnlineClassifier) -> Callable[[], object]:
     """A step of a stream: predict an image, take in the label of the one before."""
+    config = learner.config
     image = torch.rand(1, config.image_channels, config.image_size, config.image_size)
     label = torch.zeros(1, dtype=torch.int64)
     state = learner.initial_state(1)
@@ -200,51 +147,3 @@ def _median_seconds(step: Callable[[], object], repeats: int) -> float:
         step()
         times.append(time.perf_counter() - start)
     return statistics.median(times[3:])
-
-
-# --- counts ---
-
-
-def _cl_lstm_flops(config: CLLSTMConfig) -> int:
-    size, channels, flops = config.image_size, config.image_channels, 0
-    mode, ways = config.label_injection, config.ways
-    for i, (stride, pool) in enumerate(zip(config.strides, config.pools, strict=True)):
-        label_planes = ways if mode == "every" or (mode == "first" and i == 0) else 0
-        size = -(-size // stride)
-        flops += _conv(channels + label_planes + config.width, 4 * config.width, size)
-        size = size // 2 if pool else size
-        channels = config.width
-    inputs = config.width * size**2 + (0 if mode == "first" else ways)
-    return flops + _lstm(inputs, config.hidden) + _linear(config.hidden, ways)
-
-
-def _ntm_flops(config: NTMConfig) -> int:
-    features, encoder = _conv4(config)
-    read = config.heads * config.slot_size
-    controller = _linear(features + config.ways + config.hidden + read, 4 * config.hidden)
-    interface = _linear(config.hidden, config.heads * (2 * config.slot_size + 2))
-    # Read what the last weights point at, write, compare the keys, read.
-    access = 4 * config.slots * _linear(config.heads, config.slot_size)
-    return encoder + controller + interface + access + _linear(config.hidden + read, config.ways)
-
-
-def _conv4(config: ModelConfig) -> tuple[int, int]:
-    """Features and FLOPs of `Conv4`."""
-    size, channels, flops = config.image_size, config.image_channels, 0
-    for _ in range(4):
-        flops += _conv(channels, config.width, size)
-        size, channels = size // 2, config.width
-    return config.width * size**2, flops
-
-
-def _conv(inputs: int, outputs: int, size: int, kernel: int = 3) -> int:
-    """A convolution with `size` x `size` outputs per channel."""
-    return 2 * kernel**2 * inputs * outputs * size**2
-
-
-def _lstm(inputs: int, hidden: int) -> int:
-    return 2 * (inputs + hidden) * 4 * hidden
-
-
-def _linear(inputs: int, outputs: int) -> int:
-    return 2 * inputs * outputs

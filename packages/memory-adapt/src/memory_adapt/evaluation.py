@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
-from memory_adapt.models import OnlineClassifier
+from memory_adapt.models.interface import OnlineClassifier
+from memory_adapt.training.validation import evaluate_predictions
 from priors_shared.episodes import (
     NULL_LABEL,
     OnlineEpisodes,
@@ -20,7 +19,7 @@ from priors_shared.episodes import (
     delay_labels,
     generator_for,
 )
-from priors_shared.statistics import ShotAccuracy, accuracy_by_shot
+from priors_shared.statistics import ShotAccuracy
 
 Control = Literal["none", "blank images", "null labels", "random labels"]
 CONTROLS: tuple[Control, ...] = ("blank images", "null labels", "random labels")
@@ -51,24 +50,6 @@ def evaluate(
     accuracy = evaluate_predictions(predict, sampler, episodes=episodes, seed=seed, batch=batch)
     model.train(was_training)
     return accuracy
-
-
-@torch.no_grad()
-def evaluate_predictions(
-    predict: Callable[[OnlineEpisodes], Float[Tensor, "time batch ways"]],
-    sampler: OnlineEpisodeSampler,
-    *,
-    episodes: int,
-    seed: int,
-    batch: int = 50,
-) -> ShotAccuracy:
-    """k-shot accuracy of any predictor of logits; the streams depend on (seed, batch) alone."""
-    correct, seen = [], []
-    for start in range(0, episodes, batch):
-        streams = sampler.sample(min(batch, episodes - start), generator_for(seed, start))
-        correct.append((predict(streams).argmax(-1) == streams.labels).cpu())
-        seen.append(streams.seen.cpu())
-    return accuracy_by_shot(torch.cat(correct, 1), torch.cat(seen, 1), sampler.shots - 1)
 
 
 def take_away(

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from memory_adapt.evaluation import blind_bound
-from memory_adapt.learner import OnlineLearner
-from memory_adapt.models import config_to_json
+from memory_adapt.models.registry import config_to_json
+from memory_adapt.pretrained import OnlineLearner
 from priors_shared.errors import UserError
 
 
@@ -37,9 +37,8 @@ def read_results(path: Path) -> dict[str, Any]:
 
 def _of_table(kept: Mapping[str, Any]) -> dict[str, Any]:
     """What Table 2.1 keeps of an evaluation, as `eval` writes one: fractions in place of percent."""
-    from memory_adapt.experiments.table_2_1 import WAYS
-
     what, mean, half = kept["what"], kept["accuracy"], kept["half_width"]
+    ways = what.get("ways", 5)  # files of version 0.1 do not say
     accuracy = {
         "low": [(m - h) / 100 for m, h in zip(mean, half, strict=True)],
         "mean": [m / 100 for m in mean],
@@ -54,11 +53,11 @@ def _of_table(kept: Mapping[str, Any]) -> dict[str, Any]:
         "weights": what["weights"],
         "dataset": what["dataset"],
         "split": "test",
-        "ways": WAYS,
+        "ways": ways,
         "samples": len(mean),
         "delay": 1,
         "accuracy": accuracy,
-        "blind_bound": blind_bound(WAYS, len(mean)),
+        "blind_bound": blind_bound(ways, len(mean)),
         "controls": controls,
     }
 

@@ -11,17 +11,16 @@ from dataclasses import replace
 from typing import Any
 
 from memory_adapt.config import (
-    MODEL_CONFIGS,
     APLConfig,
     CLLSTMConfig,
     CPMConfig,
     LSTMConfig,
     ModelConfig,
     NTMConfig,
-    OPNConfig,
     StageConfig,
     TrainConfig,
 )
+from memory_adapt.models.registry import LEARNERS
 
 CPU_WIDTH = 32
 
@@ -30,7 +29,7 @@ def omniglot_5way(model: str = "cl-lstm") -> TrainConfig:
     """Table 2.1, Omniglot, as published: 100,000 updates from scratch"""
     return TrainConfig(
         dataset="omniglot",
-        model=MODEL_CONFIGS[model](),
+        model=LEARNERS[model].config(),
         stages=(StageConfig(order="balanced", clip=0.0),),
         validate_every=1000,
         checkpoint_every=1000,
@@ -39,7 +38,7 @@ def omniglot_5way(model: str = "cl-lstm") -> TrainConfig:
 
 def cifar_fs_5way(model: str = "cl-lstm") -> TrainConfig:
     """Table 2.1, CIFAR-FS, as published: 100,000 updates from scratch"""
-    config = MODEL_CONFIGS[model](image_channels=3, image_size=32)
+    config = LEARNERS[model].config(image_channels=3, image_size=32)
     return replace(omniglot_5way(model), dataset="cifar-fs", model=config)
 
 
@@ -56,12 +55,12 @@ def omniglot_5way_scratch_cpu(model: str = "cl-lstm") -> TrainConfig:
 
 def omniglot_5way_delay3(model: str = "cl-lstm") -> TrainConfig:
     """omniglot_5way with labels that arrive 3 steps late"""
-    return _delayed(omniglot_5way(model), 3)
+    return replace(omniglot_5way(model), delay=3)
 
 
 def omniglot_5way_delay3_cpu(model: str = "cl-lstm") -> TrainConfig:
     """omniglot_5way_cpu with labels that arrive 3 steps late"""
-    return _delayed(omniglot_5way_cpu(model), 3)
+    return replace(omniglot_5way_cpu(model), delay=3)
 
 
 def glyphs_5way_cpu(model: str = "cl-lstm") -> TrainConfig:
@@ -105,15 +104,7 @@ def _small(model: str, **data: Any) -> ModelConfig:
         "apl": APLConfig(width=CPU_WIDTH, hidden=128, **data),
         "cpm": CPMConfig(width=CPU_WIDTH, **data),
     }
-    return small[model] if model in small else MODEL_CONFIGS[model](width=CPU_WIDTH, **data)
-
-
-def _delayed(config: TrainConfig, delay: int) -> TrainConfig:
-    """Late labels; OPN, CPM and APL must be told, or they bind labels to the wrong images."""
-    model = config.model
-    if isinstance(model, OPNConfig | CPMConfig | APLConfig):
-        model = replace(model, delay=delay)
-    return replace(config, delay=delay, model=model)
+    return small[model] if model in small else LEARNERS[model].config(width=CPU_WIDTH, **data)
 
 
 def _prototypes(updates: int) -> StageConfig:

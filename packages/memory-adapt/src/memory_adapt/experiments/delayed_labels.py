@@ -8,11 +8,10 @@ delay told to it, which no memory learner needs.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from memory_adapt.config import LaunchConfig, OPNConfig
+from memory_adapt.config import LaunchConfig
 from memory_adapt.evaluation import evaluate
 from memory_adapt.experiments.table_2_1 import SHOTS, STREAM_SHOTS, TEST_SEED, WAYS
 from memory_adapt.experiments.trained import (
@@ -21,7 +20,8 @@ from memory_adapt.experiments.trained import (
     train_command,
     train_or_resume,
 )
-from memory_adapt.models import OnlineClassifier, build_model
+from memory_adapt.models.interface import OnlineClassifier
+from memory_adapt.models.registry import build_model
 from priors_shared.datasets import load_dataset
 from priors_shared.devices import hardware
 from priors_shared.episodes import OnlineEpisodeSampler
@@ -122,7 +122,6 @@ def delays_figure(rows: Sequence[Mapping[str, Any]]) -> Any:
 
 def _told(opn: OnlineClassifier, delay: int) -> OnlineClassifier:
     """The same prototypes network, attributing each label to the image `delay` steps back."""
-    assert isinstance(opn.config, OPNConfig)
-    told = build_model(replace(opn.config, delay=delay))
+    told = build_model(opn.config, delay=delay)
     told.load_state_dict(opn.state_dict())
     return told.eval()

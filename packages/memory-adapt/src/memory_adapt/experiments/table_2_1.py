@@ -25,7 +25,8 @@ from memory_adapt.experiments.trained import (
     train_command,
     train_or_resume,
 )
-from memory_adapt.models import OnlineClassifier
+from memory_adapt.models.interface import OnlineClassifier
+from memory_adapt.models.registry import LEARNERS
 from memory_adapt.presets import PRESETS
 from priors_shared.datasets import load_dataset
 from priors_shared.devices import hardware
@@ -69,14 +70,7 @@ THESIS: dict[str, dict[str, Row]] = {
         "CL+LSTM": (47.6, 56.7, 61.0),
     },
 }
-TITLES = {
-    "lstm": "LSTM",
-    "ntm": "NTM",
-    "apl": "APL",
-    "opn": "OPN",
-    "cpm": "CPM",
-    "cl-lstm": "CL+LSTM",
-}
+TITLES = {name: LEARNERS[name].title for name in ("lstm", "ntm", "apl", "opn", "cpm", "cl-lstm")}
 SCRATCH = "CL+LSTM from scratch"
 
 Plan = tuple[str, str, str, tuple[int, ...]]
@@ -186,6 +180,7 @@ def _evaluated_once(
     """`evaluate_learner`, kept in the run folder: an interrupted table goes on where it was."""
     what = {
         "dataset": dataset,
+        "ways": sampler.ways,
         "episodes": EPISODES,
         "control_episodes": CONTROL_EPISODES,
         "seed": TEST_SEED,

@@ -7,10 +7,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from memory_adapt.config import LaunchConfig, TrainConfig
-from memory_adapt.models import OnlineClassifier, build_model, config_from_json, config_to_json
+from memory_adapt.config import CHECKPOINT_KIND, LaunchConfig, TrainConfig
+from memory_adapt.models.interface import OnlineClassifier
+from memory_adapt.models.registry import build_model, config_from_json, config_to_json
 from memory_adapt.presets import PRESETS
-from memory_adapt.training import CHECKPOINT_KIND, train
+from memory_adapt.training.online import train
 from priors_shared.checkpoints import has_training_state, load_training_state, load_weights
 from priors_shared.runs import Run
 

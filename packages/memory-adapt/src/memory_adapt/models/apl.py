@@ -27,6 +27,7 @@ from torch.nn import functional as F
 
 from memory_adapt.config import APLConfig
 from memory_adapt.models.encoder import Conv4
+from memory_adapt.models.flops import linear_flops, lstm_flops
 from memory_adapt.models.interface import OnlineClassifier, State
 
 EMPTY = -1
@@ -44,6 +45,7 @@ class APL(OnlineClassifier):
     """
 
     encoder: Conv4
+    must_know_delay = True
 
     def __init__(self, config: APLConfig) -> None:
         super().__init__(config)
@@ -51,7 +53,7 @@ class APL(OnlineClassifier):
             raise ValueError(
                 f"neighbours ({config.neighbours}) must be at most slots ({config.slots})"
             )
-        self.ways, self.delay, self.slots = config.ways, config.delay, config.slots
+        self.ways, self.slots = config.ways, config.slots
         self.neighbours = config.neighbours
         self.surprise = config.surprise * math.log(config.ways)
         self.encoder = Conv4(config.image_channels, config.image_size, config.width)
@@ -71,6 +73,10 @@ class APL(OnlineClassifier):
             "pending": zeros(batch, self.delay, features),
             "pending_logits": zeros(batch, self.delay, self.ways),
         }
+
+    def step_flops(self) -> int:
+        decoder = self.neighbours * lstm_flops(self.decoder)
+        return self.encoder.flops() + decoder + linear_flops(self.classifier)
 
     def forward_features(
         self,

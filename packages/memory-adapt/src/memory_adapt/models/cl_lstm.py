@@ -9,9 +9,10 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from memory_adapt.config import CLLSTMConfig
-from memory_adapt.convlstm import ConvLSTM
+from memory_adapt.models.convlstm import ConvLSTM
+from memory_adapt.models.flops import conv_flops, linear_flops, lstm_flops
 from memory_adapt.models.interface import OnlineClassifier, State, encode_feedback
-from memory_adapt.models.lstm import bind_init, chrono_init
+from memory_adapt.models.lstm import chrono_init
 
 SKIP_FROM, SKIP_TO = 1, 3  # layers 2 and 4 (A.2)
 CHRONO_STEPS = 50  # the longest stream of the thesis' few-shot tasks
@@ -36,7 +37,7 @@ class CLLSTM(OnlineClassifier):
             width = config.first_width or config.width if i == 0 else config.width
             self.encoder.append(
                 ConvLSTM(
-                    channels + (config.ways if self._injects(i) else 0),
+                    channels + (config.ways if self.injects(i) else 0),
                     width,
                     stride=stride,
                     gate_norm=config.gate_norm,
@@ -56,7 +57,8 @@ class CLLSTM(OnlineClassifier):
         self.checkpoint_steps: int | None = None
         """recompute the forward pass in segments of this many steps during backward: less memory, a third more work"""
 
-    def _injects(self, layer: int) -> bool:
+    def injects(self, layer: int) -> bool:
+        """Whether labels enter a layer, counted from 0, as planes."""
         mode = self.config.label_injection
         return mode == "every" or (mode == "first" and layer == 0)
 
@@ -119,7 +121,7 @@ class CLLSTM(OnlineClassifier):
         skipped: Tensor | None = None
         for i, (layer, pool) in enumerate(zip(self.layers, self.config.pools, strict=True)):
             name = f"layer{i + 1}"
-            if self._injects(i):
+            if self.injects(i):
                 planes = one_hot[..., None, None].expand(*one_hot.shape, *x.shape[-2:])
                 x = torch.cat([x, planes], dim=2)
             before = None if state is None else (state[f"{name}.hidden"], state[f"{name}.cell"])
@@ -132,39 +134,13 @@ class CLLSTM(OnlineClassifier):
                 skipped = x
         return x.reshape(*lead, self.features), after if remember else {}
 
-    def image_features(
-        self, images: Float[Tensor, "time batch channels height width"]
-    ) -> Float[Tensor, "time batch features"]:
-        """Features of each image alone: zero state, null label (a feed-forward encoder)."""
-        null = torch.full(images.shape[:2], -1, device=images.device)
-        return self.encode(images, null, remember=False)[0]
-
-    def feed_forward_parameters(self) -> list[nn.Parameter]:
-        return [p for name, p in self.encoder.named_parameters() if "hidden_conv" not in name]
-
-    def start_feed_forward(self) -> None:
-        """Silence the ConvLSTMs' memory and labels, so that training can begin without them.
-
-        Hidden convolutions and label maps start at zero: hidden states and labels have no effect on
-        the stack. Cell states still have: its features equal `image_features` at a stream's first
-        step, and later but for what the forget gates keep, a share of about sigmoid(-2) = 0.12 a
-        step. The high input bias makes up for what low forget gates take from the cells.
-        """
-        with torch.no_grad():
-            for i, layer in enumerate(self.layers):
-                layer.hidden_conv.weight.zero_()
-                if self._injects(i):
-                    layer.input_conv.weight[:, -self.config.ways :].zero_()
-                layer.gate_bias[: layer.channels] = 1.0
-                layer.gate_bias[layer.channels : 2 * layer.channels] = -2.0
-
-    def start_readout(self) -> None:
-        if self.inject_lstm:  # else the LSTM sees no label to bind
-            bind_init(self.lstm, self.classifier, self.features, self.config.ways)
-
-    def feature_input(self) -> tuple[Tensor, Tensor]:
-        parameters = dict(self.lstm.named_parameters())
-        return parameters["weight_ih_l0"], parameters["bias_ih_l0"]
+    def step_flops(self) -> int:
+        """See the base class. Hidden convolutions work at the resolution of their layer's states."""
+        convolutions = sum(
+            conv_flops(layer.input_conv, shape[-1]) + conv_flops(layer.hidden_conv, shape[-1])
+            for layer, shape in zip(self.layers, self._shapes, strict=True)
+        )
+        return convolutions + lstm_flops(self.lstm) + linear_flops(self.classifier)
 
     def forward_features(
         self,

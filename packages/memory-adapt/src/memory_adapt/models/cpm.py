@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from memory_adapt.config import CPMConfig
 from memory_adapt.models.encoder import Conv4
+from memory_adapt.models.flops import linear_flops, lstm_flops
 from memory_adapt.models.interface import OnlineClassifier, State
 from memory_adapt.models.opn import (
     at_least_float32,
@@ -37,10 +38,11 @@ class CPM(OnlineClassifier):
     """
 
     encoder: Conv4
+    must_know_delay = True
 
     def __init__(self, config: CPMConfig) -> None:
         super().__init__(config)
-        self.ways, self.delay, self.hidden = config.ways, config.delay, config.hidden
+        self.ways, self.hidden = config.ways, config.hidden
         self.encoder = Conv4(config.image_channels, config.image_size, config.width)
         features = self.encoder.features
         self.context = nn.LSTM(features, config.hidden)
@@ -60,6 +62,9 @@ class CPM(OnlineClassifier):
         zeros = like.new_zeros(batch, self.hidden)
         memory = initial_prototypes(like, batch, self.ways, self.encoder.features, self.delay)
         return {**memory, "hidden": zeros, "cell": zeros.clone()}
+
+    def step_flops(self) -> int:
+        return self.encoder.flops() + lstm_flops(self.context) + linear_flops(self.readout)
 
     def forward_features(
         self,

@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from memory_adapt.models.flops import conv_flops
+
 
 class Conv4(nn.Module):
     """Four times (3x3 convolution, GroupNorm, 2x2 max-pool, ReLU), then flattened: 28 -> 14 -> 7 -> 3 -> 1.
@@ -26,6 +28,7 @@ class Conv4(nn.Module):
             ]
         self.layers = nn.Sequential(*layers).to(memory_format=torch.channels_last)
         self.features = width * (image_size // 16) ** 2
+        self.image_size = image_size
 
     def forward(
         self, images: Float[Tensor, "*lead channels height width"]
@@ -33,6 +36,11 @@ class Conv4(nn.Module):
         lead = images.shape[:-3]
         flat = images.reshape(-1, *images.shape[-3:]).contiguous(memory_format=torch.channels_last)
         return self.layers(flat).reshape(*lead, self.features)
+
+    def flops(self) -> int:
+        """FLOPs on one image."""
+        convolutions = [layer for layer in self.layers if isinstance(layer, nn.Conv2d)]
+        return sum(conv_flops(c, self.image_size // 2**i) for i, c in enumerate(convolutions))
 
 
 def num_groups(width: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -22,10 +23,14 @@ class OnlineClassifier(nn.Module, ABC):
     """
 
     encoder: nn.Module
+    must_know_delay: ClassVar[bool] = False
+    """whether it takes each label for that of a certain earlier image; others infer the delay"""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+        self.delay = 1
+        """steps until a label arrives"""
 
     @abstractmethod
     def initial_state(self, batch: int) -> State:
@@ -50,13 +55,6 @@ class OnlineClassifier(nn.Module, ABC):
         logits, state = self(image.unsqueeze(0), feedback.unsqueeze(0), state)
         return logits.squeeze(0), state
 
-    def image_features(
-        self, images: Float[Tensor, "time batch channels height width"]
-    ) -> Float[Tensor, "time batch features"]:
-        """Features of each image alone, without state or labels."""
-        features: Tensor = self.encoder(images)
-        return features
-
     @abstractmethod
     def forward_features(
         self,
@@ -66,21 +64,11 @@ class OnlineClassifier(nn.Module, ABC):
     ) -> tuple[Float[Tensor, "time batch ways"], State]:
         """What follows the encoder: logits at every step, and the state after the last."""
 
-    def feed_forward_parameters(self) -> list[nn.Parameter]:
-        """The parameters that `image_features` depends on."""
-        return list(self.encoder.parameters())
-
-    def start_feed_forward(self) -> None:
-        """Prepare for a training that begins with the encoder alone (staged recipe)."""
-
-    def start_readout(self) -> None:
-        """Prepare what follows the encoder for training on standardised features (staged recipe)."""
-
-    def feature_input(self) -> tuple[Tensor, Tensor] | None:
-        """Weight (out, features + ...) and bias of the linear map that alone reads the features; None
-        where there is none, such as where distances between features matter.
+    @abstractmethod
+    def step_flops(self) -> int:
+        """FLOPs of one step on one image, with a state: 2 per multiply-add of convolutions and matrix
+        products, as a profiler counts them. It is also what a step of adaptation costs.
         """
-        return None
 
     def episode_loss(
         self,

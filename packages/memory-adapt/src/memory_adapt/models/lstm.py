@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from memory_adapt.config import LSTMConfig
 from memory_adapt.models.encoder import Conv4
+from memory_adapt.models.flops import linear_flops, lstm_flops
 from memory_adapt.models.interface import OnlineClassifier, State, encode_feedback
 
 
@@ -38,13 +39,8 @@ class LSTMLearner(OnlineClassifier):
         zeros = self.classifier.weight.new_zeros(batch, self.hidden)
         return {"hidden": zeros, "cell": zeros.clone()}
 
-    def start_readout(self) -> None:
-        bind_init(self.lstm, self.classifier, self.encoder.features, self.ways)
-
-    def feature_input(self) -> tuple[Tensor, Tensor]:
-        """Weight and bias of the gates' input map; its first columns read the features."""
-        parameters = dict(self.lstm.named_parameters())
-        return parameters["weight_ih_l0"], parameters["bias_ih_l0"]
+    def step_flops(self) -> int:
+        return self.encoder.flops() + lstm_flops(self.lstm) + linear_flops(self.classifier)
 
     def forward_features(
         self,
@@ -80,49 +76,3 @@ def chrono_init(lstm: nn.LSTM, steps: int) -> None:
             time_scale = torch.empty(size).uniform_(1, steps - 1).log()
             bias[:size] = -time_scale
             bias[size : 2 * size] = time_scale
-
-
-def bind_init(lstm: nn.LSTM, classifier: nn.Linear, features: int, ways: int) -> None:
-    """Initialise an LSTM and its classifier as an online prototype memory. Not in the thesis.
-
-    An LSTM with fewer than features (2 ways + 1) units has no room for it and is left as it is.
-
-    For standardised features x and one-hot labels y (zeros: null) as inputs, in this order:
-
-    - `features` units buffer the last image: input and output gates open, forget gate shut.
-    - For each label slot k, two copies of `features` units keep a decaying mean of the images with
-      label k: input and forget gates listen to y_k, the candidate reads the buffer.
-    - Their output gates are sigmoid(+2 x) in one copy and sigmoid(-2 x) in the other; the classifier
-      takes the difference, so that logit k is about x . prototype_k.
-
-    Everything stays trainable, all other weights start as small noise, and spare units are free.
-    Without it, binding images to labels is found only after a long plateau at chance.
-    """
-    size = lstm.hidden_size
-    if size < features * (2 * ways + 1):
-        return
-    shut, open_ = -7.0, 4.0
-    with torch.no_grad():
-        named = dict(lstm.named_parameters())
-        weight_x, weight_h, bias = (named[f"{n}_l0"] for n in ("weight_ih", "weight_hh", "bias_ih"))
-        for weight in (weight_x, weight_h, classifier.weight):
-            weight.normal_(0, 0.02)
-        for offset in (bias, named["bias_hh_l0"], classifier.bias):
-            offset.zero_()
-        in_gate, forget_gate, candidate, out_gate = (
-            slice(n * size, (n + 1) * size) for n in range(4)
-        )
-        feature = torch.arange(features)
-        buffer = feature
-        bias[in_gate][buffer], bias[forget_gate][buffer] = open_, -open_
-        bias[out_gate][buffer] = open_
-        weight_x[candidate][buffer, feature] = 0.5  # where tanh is nearly linear
-        for label in range(ways):
-            for copy, sign in enumerate((1.0, -1.0)):
-                unit = features * (1 + 2 * label + copy) + feature
-                # Label absent: keep. Label present: both gates at 1/2, a mean over recent images.
-                bias[in_gate][unit], weight_x[in_gate][unit, features + label] = shut, -shut
-                bias[forget_gate][unit], weight_x[forget_gate][unit, features + label] = -shut, shut
-                weight_h[candidate][unit, buffer] = 2.0
-                weight_x[out_gate][unit, feature] = 2.0 * sign
-                classifier.weight[label, unit] = 2.0 * sign

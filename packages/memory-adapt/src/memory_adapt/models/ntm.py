@@ -25,6 +25,7 @@ from torch.nn import functional as F
 
 from memory_adapt.config import NTMConfig
 from memory_adapt.models.encoder import Conv4
+from memory_adapt.models.flops import linear_flops
 from memory_adapt.models.interface import OnlineClassifier, State, encode_feedback
 
 
@@ -67,9 +68,11 @@ class NTM(OnlineClassifier):
             "read_weights": zeros(batch, self.heads, self.slots),
         }
 
-    def feature_input(self) -> tuple[Tensor, Tensor]:
-        """Weight and bias of the gates' input map; its first columns read the features."""
-        return self.input_gates.weight, self.input_gates.bias
+    def step_flops(self) -> int:
+        layers = (self.input_gates, self.recurrent_gates, self.interface, self.classifier)
+        # Read where the last weights point, write, compare the keys, read.
+        access = 4 * 2 * self.slots * self.heads * self.slot_size
+        return self.encoder.flops() + sum(map(linear_flops, layers)) + access
 
     def forward_features(
         self,

@@ -37,10 +37,11 @@ class OPN(OnlineClassifier):
     """
 
     encoder: Conv4
+    must_know_delay = True
 
     def __init__(self, config: OPNConfig) -> None:
         super().__init__(config)
-        self.ways, self.delay, self.metric = config.ways, config.delay, config.metric
+        self.ways, self.metric = config.ways, config.metric
         self.encoder = Conv4(config.image_channels, config.image_size, config.width)
         tau, beta = 10.0, 10.0  # Ren et al.'s initial values
         if self.metric == "cosine":
@@ -52,6 +53,9 @@ class OPN(OnlineClassifier):
     def initial_state(self, batch: int) -> State:
         """No prototypes, nothing pending."""
         return initial_prototypes(self.beta, batch, self.ways, self.encoder.features, self.delay)
+
+    def step_flops(self) -> int:
+        return self.encoder.flops()
 
     def forward_features(
         self,

@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import tyro
 from tyro.conf import Positional, arg
 
 from memory_adapt import __version__
-from memory_adapt.config import MODEL_CONFIGS, LaunchConfig, ModelConfig, TrainConfig
+from memory_adapt.config import LaunchConfig, ModelConfig, TrainConfig
+from memory_adapt.models.registry import LEARNERS
 from memory_adapt.presets import PRESETS
 from priors_shared.errors import UserError
 from priors_shared.options import (
@@ -32,7 +32,7 @@ from priors_shared.options import (
 if TYPE_CHECKING:
     import torch
 
-    from memory_adapt.learner import OnlineLearner
+    from memory_adapt.pretrained import OnlineLearner
     from priors_shared.datasets import ImageDataset
     from priors_shared.statistics import ShotAccuracy
 
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class _TrainOptions:
-    model: Annotated[str, arg(metavar="|".join(MODEL_CONFIGS))] = DEFAULT_MODEL
+    model: Annotated[str, arg(metavar="|".join(LEARNERS))] = DEFAULT_MODEL
     """the learner; its own options are below"""
     out: Annotated[Path | None, described("DIR", "(default: runs/PRESET/MODEL-SEED)")] = None
     """run folder"""
@@ -95,23 +95,17 @@ def _choose_preset(args: list[str]) -> tuple[str, str, list[str]]:
             model = following
         elif here.startswith("--model="):
             model = here.partition("=")[2]
-    if model not in MODEL_CONFIGS:
-        raise UserError(unknown("model", model, list(MODEL_CONFIGS)))
+    if model not in LEARNERS:
+        raise UserError(unknown("model", model, list(LEARNERS)))
     return preset, model, rest
 
 
 def _train_options(default: TrainConfig, model: str) -> tuple[type[Any], Any]:
     """The type of the options of a preset and model, and their defaults.
 
-    The model's options stand beside the training's: --width, not --model.width. A model that is
-    told the label delay takes the training's.
+    The model's options stand beside the training's: --width, not --model.width.
     """
-    told = hasattr(default.model, "delay")
-    network = (
-        subclass(type(default.model), delay=(Annotated[int, tyro.conf.Suppress], 1))
-        if told
-        else type(default.model)
-    )
+    network = type(default.model)
     training = subclass(TrainConfig, model=Annotated[network, arg(name="")])
     values = {f.name: getattr(default, f.name) for f in dataclasses.fields(default)}
     values["model"] = network(**vars(default.model))
@@ -127,8 +121,6 @@ def _complete(options: Any, default: TrainConfig) -> TrainConfig:
     """The configuration that the options ask for, in its own types."""
     values = {f.name: getattr(options.training, f.name) for f in dataclasses.fields(TrainConfig)}
     network = {f.name: getattr(values["model"], f.name) for f in dataclasses.fields(default.model)}
-    if "delay" in network:
-        network["delay"] = values["delay"]
     if options.shots is not None:
         values["stages"] = tuple(replace(s, shots=options.shots) for s in values["stages"])
     return TrainConfig(**values | {"model": type(default.model)(**network)})
@@ -142,10 +134,10 @@ def train(
 
     from memory_adapt.evaluation import blind_bound
     from memory_adapt.experiments.trained import run_config
-    from memory_adapt.models import build_model, model_name
+    from memory_adapt.models.registry import build_model, model_name
     from memory_adapt.plots import learning_curve_figure
-    from memory_adapt.training import VALIDATION_SHOTS
-    from memory_adapt.training import train as run_training
+    from memory_adapt.training.online import VALIDATION_SHOTS
+    from memory_adapt.training.online import train as run_training
     from priors_shared.runs import Run
 
     try:
@@ -232,7 +224,7 @@ def _eval(args: list[str]) -> None:
 
 def evaluate(options: _EvalOptions, command: str) -> None:
     """Print the table; write the JSON and the plot that are asked for."""
-    from memory_adapt.data import load_images
+    from memory_adapt.data.images import load_images
     from memory_adapt.evaluation import CONTROLS, Control, evaluate_predictions, take_away
     from priors_shared.console import Progress
     from priors_shared.devices import set_threads
@@ -277,12 +269,12 @@ def _fewer(episodes: int) -> int:
 
 def _load(checkpoint: str, device: str, delay: int | None) -> tuple[OnlineLearner, int]:
     """The learner, and the label delay: the one asked for, or the one that it was trained with."""
-    from memory_adapt.learner import OnlineLearner
+    from memory_adapt.pretrained import OnlineLearner
 
     if delay is not None and delay < 1:
         raise UserError(f"--delay {delay}: a label arrives 1 step late or more")
     learner = OnlineLearner.from_pretrained(checkpoint, device, delay=delay)
-    return learner, delay or int(learner.trained.get("delay", 1))
+    return learner, learner.delay
 
 
 def _stream_samples(dataset: ImageDataset, shots: Sequence[int], samples: int | None) -> int:
@@ -437,14 +429,13 @@ def _adapt(args: list[str]) -> None:
 
 def adapt_to_folder(options: _AdaptOptions) -> None:
     """Print a line per image and the summary; write predictions and pictures."""
-    from memory_adapt.adapt import (
+    from memory_adapt.adaptation import (
         accuracy_of,
         adapt,
         balanced_shots,
-        describe_conversions,
-        load_stream_folder,
         write_predictions,
     )
+    from memory_adapt.data.folders import describe_conversions, load_stream_folder
     from memory_adapt.plots import save_figure, shots_figure, stream_figure
 
     learner, delay = _load(options.checkpoint, options.device, options.delay)
@@ -549,7 +540,7 @@ def _export(args: list[str]) -> None:
     )
     from memory_adapt.evaluation import weights_hash
     from memory_adapt.export import model_card, read_results
-    from memory_adapt.learner import OnlineLearner
+    from memory_adapt.pretrained import OnlineLearner
 
     out = options.out
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -592,7 +583,7 @@ def _presets(args: list[str]) -> None:
         what = f"{name}\n{(preset.__doc__ or '').strip()}\n"
         rows.append([what, config.dataset, f"{updates:,}", _cost_of(name)])
     _print_table("", ["preset", "dataset", "updates", "rough cost"], rows)
-    say(f"updates: of {DEFAULT_MODEL}; each preset trains --model {' | '.join(MODEL_CONFIGS)}")
+    say(f"updates: of {DEFAULT_MODEL}; each preset trains --model {' | '.join(LEARNERS)}")
 
 
 def _cost_of(preset: str) -> str:
@@ -673,7 +664,7 @@ def _write_json(path: Path, values: Mapping[str, Any], command: str) -> None:
     import json
     from datetime import UTC, datetime
 
-    from memory_adapt.models import config_to_json
+    from memory_adapt.models.registry import config_to_json
     from priors_shared.devices import hardware
     from priors_shared.runs import source_commit, write_atomically
 

@@ -12,7 +12,7 @@ from priors_shared.reports import Cell, Code, Figure, Measured, Section, Table, 
 from priors_shared.runs import Savable
 
 if TYPE_CHECKING:
-    from memory_adapt.learner import OnlineLearner
+    from memory_adapt.pretrained import OnlineLearner
     from priors_shared.episodes import OnlineEpisodeSampler
 
 SHIPPED = {"CL+LSTM": "omniglot-5way-cpu", "CPM": "omniglot-5way-cpm-cpu"}
@@ -47,8 +47,8 @@ def run(report_dir: Path, quick: bool, progress: type[Any]) -> Section:
 
 def _shipped_section(episodes: int, progress: type[Any]) -> Section:
     from memory_adapt.evaluation import CONTROLS, blind_bound, evaluate
-    from memory_adapt.learner import OnlineLearner
     from memory_adapt.plots import shots_figure
+    from memory_adapt.pretrained import OnlineLearner
     from priors_shared.datasets import load_dataset
     from priors_shared.episodes import OnlineEpisodeSampler
 
@@ -132,7 +132,7 @@ def _live_section(report_dir: Path) -> Section:
     from memory_adapt.experiments.trained import run_config
     from memory_adapt.plots import learning_curve_figure
     from memory_adapt.presets import glyphs_5way_cpu
-    from memory_adapt.training import train
+    from memory_adapt.training.online import train
     from priors_shared.runs import Run, read_metrics
 
     parts: list[Any] = [

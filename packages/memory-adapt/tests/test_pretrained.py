@@ -20,7 +20,7 @@ from memory_adapt.config import (
     NTMConfig,
     OPNConfig,
 )
-from memory_adapt.models import build_model
+from memory_adapt.models.registry import build_model
 from priors_shared.checkpoints import save_weights
 from priors_shared.errors import UserError
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +12,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from memory_adapt.config import CHECKPOINT_KIND, ModelConfig
-from memory_adapt.models import (
-    OnlineClassifier,
-    State,
-    build_model,
-    config_from_json,
-    config_to_json,
-)
+from memory_adapt.models.interface import OnlineClassifier, State
+from memory_adapt.models.registry import build_model, config_from_json, config_to_json
 from priors_shared.checkpoints import CONFIG, find_weights, load_weights, save_weights
 from priors_shared.episodes import NULL_LABEL, delay_labels
 from priors_shared.errors import UserError
@@ -65,8 +59,8 @@ class OnlineLearner:
             name: shipped weights ("omniglot-5way-cpu"), a folder written by `save_pretrained`, a run
                 folder of `memory-adapt train`, or a Hugging Face Hub id `org/name`.
             device: where it runs.
-            delay: steps until a label arrives, for learners that are told (`opn`, `cpm`, `apl`); None
-                leaves it as trained. The others infer it from what they were trained on.
+            delay: steps until a label arrives; None: as trained. Learners that compare images with
+                labelled ones (`opn`, `cpm`, `apl`) must know it; no weight depends on it.
             revision: branch, tag or commit, for a Hub id.
 
         Raises:
@@ -75,10 +69,8 @@ class OnlineLearner:
         source = find_weights(name, shipped=SHIPPED, command="memory-adapt train")
         record, weights = load_weights(source, kind=CHECKPOINT_KIND, revision=revision)
         try:
-            config: Any = config_from_json(record["config"])
-            if delay is not None and hasattr(config, "delay"):
-                config = replace(config, delay=delay)  # no weight depends on it
-            model = build_model(config)
+            config = config_from_json(record["config"])
+            model = build_model(config, delay=delay or _delay_of(record))
             model.load_state_dict(weights)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             detail = " ".join(str(error).split())
@@ -99,7 +91,7 @@ class OnlineLearner:
             self.model,
             kind=CHECKPOINT_KIND,
             config=config_to_json(self.config),
-            extra={"trained": self.trained, **extra},
+            extra={"delay": self.model.delay, "trained": self.trained, **extra},
         )
 
     @property
@@ -111,6 +103,11 @@ class OnlineLearner:
     def ways(self) -> int:
         """Label slots: the most classes of one stream."""
         return self.config.ways
+
+    @property
+    def delay(self) -> int:
+        """Steps until a label arrives: as it was trained, or as `from_pretrained` was told."""
+        return self.model.delay
 
     @property
     def device(self) -> torch.device:
@@ -216,8 +213,8 @@ class OnlineLearner:
         """Raise UserError when labels this late would be taken for other images' labels."""
         if delay < 1:
             raise UserError(f"label delay must be at least 1 step, got {delay}")
-        told = getattr(self.config, "delay", delay)
-        if told != delay:
+        told = self.model.delay
+        if self.model.must_know_delay and told != delay:
             raise UserError(
                 f"this learner takes a label for that of the image {told} steps before, but labels "
                 f"are {delay} late: load it with from_pretrained(..., delay={delay})"
@@ -284,3 +281,8 @@ class OnlineLearner:
                 f"label {wrong} is not in 0 .. {ways - 1} (ways {ways}; None or -1: no label)"
             )
         return tensor.to(self.device, torch.int64)
+
+
+def _delay_of(record: Mapping[str, Any]) -> int:
+    """The label delay that a checkpoint was trained with; version 0.1 recorded that of the training alone."""
+    return int(record.get("delay") or record.get("trained", {}).get("delay", 1))

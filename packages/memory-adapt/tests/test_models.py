@@ -15,25 +15,26 @@ from memory_adapt.config import (
     NTMConfig,
     OPNConfig,
 )
-from memory_adapt.models import OnlineClassifier, State, build_model
 from memory_adapt.models.apl import APL
 from memory_adapt.models.cl_lstm import CLLSTM
+from memory_adapt.models.interface import OnlineClassifier, State
 from memory_adapt.models.lstm import LSTMLearner
 from memory_adapt.models.ntm import NTM
+from memory_adapt.models.registry import build_model
 
 WAYS, TIME, BATCH, SIZE = 3, 14, 3, 16
 SMALL = {"ways": WAYS, "width": 8, "image_size": SIZE}
 
 MODELS: dict[str, ModelConfig] = {
     "opn": OPNConfig(**SMALL),
-    "opn-delay-3": OPNConfig(**SMALL, delay=3),
+    "opn-delay-3": OPNConfig(**SMALL),
     "opn-cosine": OPNConfig(**SMALL, metric="cosine"),
     "cpm": CPMConfig(**SMALL, hidden=12),
-    "cpm-delay-3": CPMConfig(**SMALL, hidden=12, delay=3),
+    "cpm-delay-3": CPMConfig(**SMALL, hidden=12),
     "lstm": LSTMConfig(**SMALL, hidden=12),
     "ntm": NTMConfig(**SMALL, hidden=12, slots=6, slot_size=5, heads=2),
     "apl": APLConfig(**SMALL, hidden=12, neighbours=3, slots=5),
-    "apl-delay-3": APLConfig(**SMALL, hidden=12, neighbours=3, slots=5, delay=3),
+    "apl-delay-3": APLConfig(**SMALL, hidden=12, neighbours=3, slots=5),
     "cl-lstm": CLLSTMConfig(**SMALL, hidden=12),
     "cl-lstm-first": CLLSTMConfig(**SMALL, hidden=12, label_injection="first", gate_norm=True),
     "cl-lstm-lstm": CLLSTMConfig(**SMALL, hidden=12, label_injection="lstm"),
@@ -44,15 +45,12 @@ MODELS: dict[str, ModelConfig] = {
 def model(request: pytest.FixtureRequest) -> OnlineClassifier:
     """A learner whose weights are far from their initial values, so that every path matters."""
     torch.manual_seed(0)
-    model = build_model(MODELS[request.param])
+    delay = 3 if request.param.endswith("delay-3") else 1
+    model = build_model(MODELS[request.param], delay=delay)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.3 * torch.randn(parameter.shape))
     return model
-
-
-def delay_of(model: OnlineClassifier) -> int:
-    return getattr(model.config, "delay", 1)
 
 
 def stream(delay: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
@@ -83,7 +81,7 @@ def close(a: Tensor, b: Tensor) -> None:
 
 @torch.no_grad()
 def test_streaming_steps_give_the_numbers_of_the_whole_stream(model: OnlineClassifier) -> None:
-    images, _, feedback = stream(delay_of(model))
+    images, _, feedback = stream(model.delay)
     whole, last = model(images, feedback)
     state = model.initial_state(BATCH)
     for t in range(TIME):
@@ -100,7 +98,7 @@ def test_streaming_steps_give_the_numbers_of_the_whole_stream(model: OnlineClass
 
 
 def test_training_and_evaluation_give_the_same_logits(model: OnlineClassifier) -> None:
-    images, labels, feedback = stream(delay_of(model))
+    images, labels, feedback = stream(model.delay)
     _, with_gradient = model.episode_loss(images, labels, feedback)
     with torch.no_grad():
         without, _ = model(images, feedback)
@@ -112,7 +110,7 @@ def test_training_and_evaluation_give_the_same_logits(model: OnlineClassifier) -
 def test_a_prediction_knows_neither_its_label_nor_the_future(
     model: OnlineClassifier, i: int
 ) -> None:
-    delay = delay_of(model)
+    delay = model.delay
     images, labels, feedback = stream(delay)
     logits, _ = model(images, feedback)
     other_labels = labels.clone()
@@ -126,7 +124,7 @@ def test_a_prediction_knows_neither_its_label_nor_the_future(
 
 @torch.no_grad()
 def test_a_prediction_uses_earlier_images_and_their_labels(model: OnlineClassifier) -> None:
-    delay = delay_of(model)
+    delay = model.delay
     images, labels, feedback = stream(delay)
     logits, _ = model(images, feedback)
     i = TIME - 1
@@ -142,7 +140,7 @@ def test_a_prediction_uses_earlier_images_and_their_labels(model: OnlineClassifi
 
 @torch.no_grad()
 def test_streams_in_a_batch_do_not_interact(model: OnlineClassifier) -> None:
-    images, _, feedback = stream(delay_of(model))
+    images, _, feedback = stream(model.delay)
     together, _ = model(images, feedback)
     for b in range(BATCH):
         alone, _ = model(images[:, [b]], feedback[:, [b]])
@@ -151,8 +149,8 @@ def test_streams_in_a_batch_do_not_interact(model: OnlineClassifier) -> None:
 
 @torch.no_grad()
 def test_a_state_can_be_forked(model: OnlineClassifier) -> None:
-    images, _, feedback = stream(delay_of(model))
-    other_images, _, other_feedback = stream(delay_of(model), seed=1)
+    images, _, feedback = stream(model.delay)
+    other_images, _, other_feedback = stream(model.delay, seed=1)
     _, state = model(images[:6], feedback[:6])
     before = {name: tensor.clone() for name, tensor in state.items()}
     one, _ = model(images[6:], feedback[6:], state)
@@ -166,7 +164,7 @@ def test_a_state_can_be_forked(model: OnlineClassifier) -> None:
 
 @torch.no_grad()
 def test_a_new_stream_starts_from_the_initial_state(model: OnlineClassifier) -> None:
-    images, _, feedback = stream(delay_of(model))
+    images, _, feedback = stream(model.delay)
     fresh, _ = model(images, feedback)
     given, _ = model(images, feedback, model.initial_state(BATCH))
     assert torch.equal(fresh, given)
@@ -175,7 +173,7 @@ def test_a_new_stream_starts_from_the_initial_state(model: OnlineClassifier) -> 
 @torch.no_grad()
 def test_permuting_label_slots_permutes_the_logits(model: OnlineClassifier) -> None:
     """Exactly for prototypes; else with the parameters of the slots permuted likewise."""
-    images, _, feedback = stream(delay_of(model))
+    images, _, feedback = stream(model.delay)
     logits, _ = model(images, feedback)
     to = torch.tensor([2, 0, 1])  # slot k becomes to[k]
     permuted_feedback = torch.where(feedback < 0, feedback, to[feedback.clamp(min=0)])
@@ -204,7 +202,7 @@ def permute_(rows: Tensor, to: Tensor) -> None:
 
 
 def test_every_parameter_gets_a_finite_gradient(model: OnlineClassifier) -> None:
-    images, labels, feedback = stream(delay_of(model))
+    images, labels, feedback = stream(model.delay)
     loss, _ = model.episode_loss(images, labels, feedback)
     loss.backward()
     for name, parameter in model.named_parameters():
@@ -217,7 +215,7 @@ def test_every_parameter_gets_a_finite_gradient(model: OnlineClassifier) -> None
 @pytest.mark.parametrize("model", ["opn", "cpm", "apl"], indirect=True)
 def test_null_feedback_teaches_nothing(model: OnlineClassifier) -> None:
     """Without labels the memories of labelled samples stay empty."""
-    images, _, feedback = stream(delay_of(model))
+    images, _, feedback = stream(model.delay)
     _, state = model(images, torch.full_like(feedback, -1))
     if isinstance(model, APL):
         assert (state["labels"] == -1).all()

@@ -12,16 +12,15 @@ import torch
 from PIL import Image
 
 from memory_adapt import OnlineLearner
-from memory_adapt.adapt import (
+from memory_adapt.adaptation import (
     accuracy_of,
     adapt,
     balanced_shots,
-    describe_conversions,
-    load_stream_folder,
     write_predictions,
 )
 from memory_adapt.config import OPNConfig
-from memory_adapt.models import build_model
+from memory_adapt.data.folders import describe_conversions, load_stream_folder
+from memory_adapt.models.registry import build_model
 from priors_shared.datasets import ImageDataset
 from priors_shared.errors import UserError
 
@@ -79,7 +78,7 @@ def test_sorted_order_is_that_of_the_file_names(learner: OnlineLearner, folder: 
 
 
 def test_late_labels_are_known_late(folder: Path) -> None:
-    late = OnlineLearner(build_model(OPNConfig(ways=3, image_size=16, width=4, delay=3)))
+    late = OnlineLearner(build_model(CONFIG, delay=3))
     predictions = list(adapt(late, load_stream_folder(folder, CONFIG), delay=3))
     for p in predictions:
         arrived = predictions[: max(p.step - 3, 0)]

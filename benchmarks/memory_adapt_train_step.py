@@ -39,8 +39,8 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from memory_adapt.config import CLLSTMConfig
-from memory_adapt.models.convlstm import ConvLSTM, convlstm_step
 from memory_adapt.models.cl_lstm import CLLSTM, SKIP_FROM, SKIP_TO
+from memory_adapt.models.convlstm import ConvLSTM, convlstm_step
 from memory_adapt.models.interface import OnlineClassifier, State, encode_feedback
 from priors_shared.devices import hardware, peak_memory
 from priors_shared.reports import Table, write_result

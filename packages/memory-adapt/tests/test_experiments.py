@@ -21,11 +21,11 @@ from memory_adapt.report import _stored_sections
 from priors_shared.reports import Figure, Measured, Table, read_result, write_result
 
 
-def metrics(updates: int) -> list[dict[str, Any]]:
+def metrics(steps: int) -> list[dict[str, Any]]:
     """Two stages of equal length; the loss is the number of the line."""
     lines: list[dict[str, Any]] = []
-    for line in range(updates // 20):
-        stage = 2 * line // (updates // 20)
+    for line in range(steps // 20):
+        stage = 2 * line // (steps // 20)
         entry = {"step": 20 * (line + 1), "stage": stage, "kind": "ab"[stage], "loss": float(line)}
         if line % 50 == 49:
             entry |= {"val_1_shot": 0.123456, "val_5_shot": 0.98761}

@@ -17,6 +17,7 @@ from memory_adapt.config import (
     NTMConfig,
     StageConfig,
     TrainConfig,
+    current_names,
 )
 from memory_adapt.models.registry import (
     LEARNERS,
@@ -77,14 +78,14 @@ def test_training_of_the_paper(preset: str, model: str) -> None:
     assert config.stages == (
         StageConfig(
             kind="episodes",
-            updates=100_000,
-            batch=16,
+            steps=100_000,
+            batch_size=16,
             shots=10,
             order="balanced",
             learning_rate=1e-3,
-            final_rate=1.0,
-            warmup=0,
-            clip=0.0,
+            min_lr_ratio=1.0,
+            warmup_steps=0,
+            clip_norm=None,
         ),
     )
     assert config.delay == 1
@@ -134,16 +135,74 @@ def test_a_configuration_survives_json(preset: str, model: str) -> None:
     assert config_from_json(json.loads(json.dumps(config_to_json(config)))) == config
 
 
-@pytest.mark.parametrize("field", ["ways", "width", "image_size", "image_channels"])
-def test_a_model_without_extent_is_refused(field: str) -> None:
-    with pytest.raises(ValueError, match=f"{field} must be at least 1, got 0"):
-        CLLSTMConfig(**{field: 0})
+NAN, INF = float("nan"), float("inf")
+ONE_STAGE = {"dataset": "glyphs", "model": LSTMConfig(), "stages": (StageConfig(),)}
+REFUSED: dict[type, dict[str, tuple[object, ...]]] = {
+    CLLSTMConfig: {
+        **dict.fromkeys(("ways", "width", "image_size", "image_channels", "hidden"), (0, -1)),
+        **{
+            "ways": (1,),
+            "image_size": (10**6,),
+            "first_width": (0,),
+            "strides": ((0, 1, 1, 1), ()),
+        },
+    },
+    NTMConfig: {"slots": (0,), "slot_size": (0,), "heads": (0,), "usage_decay": (-0.1, 1.1, NAN)},
+    APLConfig: {"neighbours": (0,), "surprise": (-0.1, NAN, INF)},
+    StageConfig: {
+        **dict.fromkeys(("steps", "batch_size", "shots"), (0, -1)),
+        **dict.fromkeys(("learning_rate", "clip_norm"), (0.0, -1.0, NAN, INF)),
+        **{"min_lr_ratio": (-0.1, 1.1, NAN), "warmup_steps": (-1,), "jitter": (-1,)},
+    },
+    TrainConfig: {
+        **dict.fromkeys(("validate_every", "checkpoint_every", "log_every", "delay"), (0, -1)),
+        **{"validation_episodes": (1,), "seed": (-1, 2**63), "stages": ((),)},
+    },
+}
 
 
-@pytest.mark.parametrize("field", ["updates", "batch", "shots"])
-def test_a_stage_without_extent_is_refused(field: str) -> None:
-    with pytest.raises(ValueError, match=f"{field} must be at least 1, got 0"):
-        StageConfig(**{field: 0})
+@pytest.mark.parametrize(
+    ("config", "field", "value"),
+    [
+        (c, f, value)
+        for c, fields in REFUSED.items()
+        for f, values in fields.items()
+        for value in values
+    ],
+)
+def test_a_number_that_makes_no_sense_is_refused_by_its_name(
+    config: type, field: str, value: object
+) -> None:
+    others = ONE_STAGE if config is TrainConfig else {}
+    if field == "strides":
+        others = {"pools": (True,) * len(value)}  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=f"^{field}[: ]"):
+        config(**{**others, field: value})
+
+
+def test_a_delay_beyond_the_stream_is_refused() -> None:
+    with pytest.raises(
+        ValueError, match=r"^delay 50: no label would arrive in a stream of 50 images"
+    ):
+        TrainConfig(**ONE_STAGE, delay=50)
+    assert TrainConfig(**ONE_STAGE, delay=49).delay == 49
+
+
+def test_settings_of_version_0_1_have_their_names_of_today() -> None:
+    stage = {
+        "kind": "readout",
+        "updates": 3,
+        "batch": 4,
+        "final_rate": 0.5,
+        "warmup": 2,
+        "clip": 1.0,
+    }
+    config = current_names({"seed": 1, "stages": [stage]})
+    assert config["seed"] == 1
+    assert StageConfig(**config["stages"][0]) == StageConfig(
+        kind="readout", steps=3, batch_size=4, min_lr_ratio=0.5, warmup_steps=2, clip_norm=1.0
+    )
+    assert current_names(config) == config
 
 
 def test_configurations_cannot_be_changed() -> None:

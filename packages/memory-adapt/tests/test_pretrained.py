@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from memory_adapt import OnlineLearner
@@ -117,6 +118,20 @@ def test_concatenated_states_are_a_batch() -> None:
     torch.testing.assert_close(logits[1], learner.step(images[3], None, b)[0], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda c: type(c).__name__)
+def test_a_state_is_saved_and_read_at_any_step(config: ModelConfig, tmp_path: Path) -> None:
+    learner = make_learner(config)
+    images, labels = make_stream(4)
+    state = learner.reset()
+    for image, label in zip(images, labels.tolist(), strict=True):
+        save_file(state, tmp_path / "state.safetensors")
+        kept = load_file(tmp_path / "state.safetensors")
+        assert torch.equal(
+            learner.step(image, label, kept)[0], learner.step(image, label, state)[0]
+        )
+        _, state = learner.step(image, label, state)
+
+
 def test_no_gradient_and_numpy_images() -> None:
     learner = make_learner()
     image = np.zeros((1, 16, 16), np.float64)
@@ -152,8 +167,13 @@ def test_label_outside_the_ways_is_named(label: int) -> None:
 
 @pytest.mark.parametrize("ways", [0, 5])
 def test_ways_beyond_the_slots_are_refused(ways: int) -> None:
-    with pytest.raises(UserError, match=rf"1 .. 4 .*, got {ways}"):
+    with pytest.raises(UserError, match=rf"whole number in 1 .. 4 .*, got {ways}"):
         make_learner().reset(ways=ways)
+
+
+def test_ways_are_a_whole_number() -> None:
+    with pytest.raises(UserError, match=r"whole number in 1 .. 4 .*, got 2\.0"):
+        make_learner()._check_ways(2.0)
 
 
 def test_state_of_something_else_is_refused() -> None:
@@ -213,8 +233,14 @@ def test_checkpoint_of_another_kind_or_truncated_is_named(tmp_path: Path) -> Non
 def test_configuration_that_does_not_fit_the_weights_is_named(tmp_path: Path) -> None:
     make_learner().save_pretrained(tmp_path)
     record = json.loads((tmp_path / "config.json").read_text())
-    for key, value in (("width", 5), ("no_such_option", 1)):
-        changed = {**record, "config": {**record["config"], key: value}}
+    damaged: list[dict[str, object]] = [
+        {"config": {**record["config"], key: value}}
+        for key, value in (("width", 5), ("width", 10**9), ("width", "4"), ("strides", 1))
+    ]
+    damaged += [{"config": {**record["config"], key: 1}} for key in ("no_such_option", "model")]
+    damaged += [{"config": []}, {"config": {}}, {"trained": [1]}, {"trained": {"stages": 3}}]
+    for change in (*damaged, {"delay": 0}, {"delay": "1"}):
+        changed = {**record, **change}
         (tmp_path / "config.json").write_text(json.dumps(changed))
         with pytest.raises(UserError, match="make no learner"):
             OnlineLearner.from_pretrained(tmp_path)

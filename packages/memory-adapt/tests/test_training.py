@@ -87,8 +87,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def stage(kind: StageKind, updates: int, **settings: object) -> StageConfig:
-    return StageConfig(**{"kind": kind, "updates": updates, "batch": 3, "shots": 3, **settings})
+def stage(kind: StageKind, steps: int, **settings: object) -> StageConfig:
+    return StageConfig(**{"kind": kind, "steps": steps, "batch_size": 3, "shots": 3, **settings})
 
 
 def config_for(
@@ -123,22 +123,22 @@ def trained(out: Path) -> dict[str, Tensor]:
 
 
 def test_learning_rate_rises_linearly_then_falls_as_half_a_cosine() -> None:
-    stage = StageConfig(updates=100, learning_rate=2.0, warmup=0, final_rate=0.1)
+    stage = StageConfig(steps=100, learning_rate=2.0, warmup_steps=0, min_lr_ratio=0.1)
     assert learning_rate(stage, 0) == 2.0
     assert learning_rate(stage, 50) == pytest.approx(2.0 * (0.1 + 0.9 / 2))
     assert learning_rate(stage, 25) == pytest.approx(2.0 * (0.1 + 0.9 * (1 + 0.5**0.5) / 2))
     assert learning_rate(stage, 99) == pytest.approx(0.2, rel=0.01)
     rates = [learning_rate(stage, update) for update in range(100)]
     assert rates == sorted(rates, reverse=True)
-    constant = StageConfig(updates=100, learning_rate=2.0)
+    constant = StageConfig(steps=100, learning_rate=2.0)
     assert {learning_rate(constant, update) for update in range(100)} == {2.0}
-    warm = replace(constant, warmup=4)
+    warm = replace(constant, warmup_steps=4)
     assert [learning_rate(warm, update) for update in range(6)] == [0.5, 1.0, 1.5, 2.0, 2.0, 2.0]
 
 
 def test_the_optimizer_is_adam_at_the_schedules_rate(folder: Path, tmp_path: Path) -> None:
     """Adam's first step is the learning rate for every parameter, whatever its gradient."""
-    only = stage("episodes", 1, learning_rate=1e-2, warmup=10, clip=0.0)
+    only = stage("episodes", 1, learning_rate=1e-2, warmup_steps=10, clip_norm=None)
     config = config_for(folder, WITH_READOUT["lstm"], only)
     before = untrained(config).model.state_dict()
     after = run_training(config, tmp_path / "run").state_dict()
@@ -274,7 +274,7 @@ def test_a_finished_readout_scores_on_images_what_it_scored_on_features(
     folder: Path, tmp_path: Path, name: str
 ) -> None:
     """From a trained stage: the last validation is that of the learner that is written."""
-    settings = stage("readout", 20, batch=16, learning_rate=1e-2)
+    settings = stage("readout", 20, batch_size=16, learning_rate=1e-2)
     config = config_for(folder, PROTOTYPES[name], settings, validation_episodes=40)
     with open_run(config, tmp_path / "run") as run:
         model = train(config, LaunchConfig(accelerator="cpu", quiet=True), run)
@@ -414,9 +414,9 @@ def test_a_killed_run_ends_with_the_bytes_of_a_straight_one(killed_often: Path) 
         assert (killed / file).read_bytes() == (straight / file).read_bytes(), file
 
 
-def test_metrics_count_updates_over_all_stages(killed_often: Path) -> None:
+def test_metrics_count_steps_over_all_stages(killed_often: Path) -> None:
     lines = read_metrics(killed_often / "killed")
-    # Every 2 updates of a stage, every 4 with a validation, and at its end.
+    # Every 2 steps of a stage, every 4 with a validation, and at its end.
     expected = [2, 4, 6, 7, 9, 11, 13, 15, 17, 19, 21, 22]
     assert [line["step"] for line in lines] == expected
     kinds = [stage.kind for stage in THREE_STAGES for _ in range(4)]
@@ -476,12 +476,12 @@ def test_another_configuration_cannot_resume(
 
 @pytest.fixture(scope="module")
 def memoriser(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> OnlineClassifier:
-    """CL+LSTM by the staged recipe, in a few hundred tiny updates."""
+    """CL+LSTM by the staged recipe, in a few hundred tiny steps."""
     model = replace(CL_LSTM, width=8, hidden=48)
     stages = (
-        stage("prototypes", 30, batch=8, learning_rate=1e-2),
-        stage("readout", 250, batch=32, shots=4, learning_rate=1e-2, final_rate=0.1),
-        stage("episodes", 30, batch=8, shots=5, learning_rate=2e-3, final_rate=0.1),
+        stage("prototypes", 30, batch_size=8, learning_rate=1e-2),
+        stage("readout", 250, batch_size=32, shots=4, learning_rate=1e-2, min_lr_ratio=0.1),
+        stage("episodes", 30, batch_size=8, shots=5, learning_rate=2e-3, min_lr_ratio=0.1),
     )
     rare = {"validate_every": 1000, "checkpoint_every": 1000, "log_every": 1000}
     config = config_for(folder, model, *stages, **rare)
@@ -513,7 +513,7 @@ def test_what_it_learned_is_to_bind_labels_to_images(
 
 def test_opn_learns_easy_streams(folder: Path, tmp_path: Path) -> None:
     rare = {"validate_every": 1000, "checkpoint_every": 1000, "log_every": 1000}
-    settings = stage("episodes", 60, batch=8, learning_rate=1e-2)
+    settings = stage("episodes", 60, batch_size=8, learning_rate=1e-2)
     config = config_for(folder, OPNConfig(**{**SMALL, "width": 8}), settings, **rare)
     model = run_training(config, tmp_path / "run")
     result = evaluate(model, streams_of(folder), episodes=50, seed=1)

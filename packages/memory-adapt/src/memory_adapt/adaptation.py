@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -68,7 +69,7 @@ def adapt(
     """
     learner.check_delay(delay)
     if repeats < 1:
-        raise UserError(f"--repeats must be at least 1, got {repeats}")
+        raise UserError(f"repeats must be at least 1, got {repeats}")
     for repeat in range(repeats):
         generator = generator_for(seed, repeat)
         slots = torch.randperm(dataset.classes, generator=generator)
@@ -134,11 +135,13 @@ def balanced_shots(dataset: ImageDataset) -> int | None:
 def write_predictions(path: Path, predictions: Sequence[Prediction]) -> None:
     """One row per prediction, as CSV, with the column `correct` (0 or 1) at the end."""
     names = [field.name for field in fields(Prediction) if field.name != "item"]
+    table = io.StringIO(newline="")
+    writer = csv.DictWriter(table, [*names, "correct"], extrasaction="ignore")
+    writer.writeheader()
+    for prediction in predictions:
+        row = asdict(prediction)
+        row["probability"] = f"{prediction.probability:.4f}"
+        writer.writerow(row | {"correct": int(prediction.correct)})
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [*names, "correct"], extrasaction="ignore")
-        writer.writeheader()
-        for prediction in predictions:
-            row = asdict(prediction)
-            row["probability"] = f"{prediction.probability:.4f}"
-            writer.writerow(row | {"correct": int(prediction.correct)})
+    # File names need not be text: what is none keeps its bytes.
+    path.write_bytes(table.getvalue().encode("utf-8", "surrogateescape"))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from priors_shared import launching
 
@@ -27,9 +29,12 @@ class ModelConfig:
     """feature maps in each convolutional layer"""
 
     def __post_init__(self) -> None:
-        for name in ("ways", "image_channels", "image_size", "width"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        _require(self, 2, "ways")
+        _require(self, 1, "image_size", most=1024)
+        _require(self, 1, "image_channels", "width", "first_width", "hidden")
+        _require(self, 1, "slots", "slot_size", "heads", "neighbours")
+        _require(self, 0, "usage_decay", most=1)
+        _require(self, 0, "surprise")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +61,10 @@ class CLLSTMConfig(ModelConfig):
         if len(self.strides) != len(self.pools):
             raise ValueError(
                 f"strides and pools need one entry per layer, got {len(self.strides)} and {len(self.pools)}"
+            )
+        if min(self.strides, default=0) < 1:
+            raise ValueError(
+                f"strides must be at least 1, in one layer or more, got {self.strides}"
             )
 
 
@@ -123,29 +132,33 @@ class StageConfig:
     kind: StageKind = "episodes"
     """episodes: everything, on streams (2.3.4). prototypes: the encoder alone, each image by itself, with an
     online-prototype loss. readout: what follows the encoder, on cached, standardised features"""
-    updates: int = 100_000
-    """optimizer steps"""
-    batch: int = 16
-    """streams per update"""
+    steps: int = 100_000
+    """steps of the optimizer, Adam"""
+    batch_size: int = 16
+    """streams in a step"""
     shots: int = 10
     """samples of each class in a stream; its length is ways x shots"""
     order: Literal["balanced", "iid"] = "iid"
     """label order: iid draws each label anew (no shortcut to learn); balanced is the evaluation protocol"""
     learning_rate: float = 1e-3
-    """of Adam"""
-    final_rate: float = 1.0
-    """share of the learning rate that remains at the end (cosine decay; 1 keeps it constant)"""
-    warmup: int = 0
-    """updates over which the learning rate rises from zero"""
-    clip: float = 5.0
-    """largest gradient norm; 0 for none"""
+    """highest learning rate"""
+    min_lr_ratio: float = 1.0
+    """fraction of the learning rate that remains at the end (cosine decay; 1 keeps it constant)"""
+    warmup_steps: int = 0
+    """steps over which the learning rate rises from zero"""
+    clip_norm: float | None = 5.0
+    """largest norm of the gradient; None: any"""
     jitter: int = 0
     """readout: turned, bent and shifted copies of each training image whose features are used, too"""
 
     def __post_init__(self) -> None:
-        for name in ("updates", "batch", "shots"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        _require(self, 1, "steps", "batch_size", "shots")
+        _require(self, 0, "warmup_steps", "jitter")
+        _require(self, 0, "min_lr_ratio", most=1)
+        for name in ("learning_rate", "clip_norm"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(f"{name} must be a positive number, got {value}")
         if self.jitter and self.kind != "readout":
             raise ValueError(f"jitter is for readout stages, not for {self.kind}")
 
@@ -163,15 +176,27 @@ class TrainConfig:
     delay: int = 1
     """steps until a label arrives"""
     seed: int = 0
-    """of initial weights and streams"""
+    """seed of initial weights and streams"""
     validate_every: int = 500
-    """updates between two validations"""
+    """steps between two validations"""
     validation_episodes: int = 64
     """streams of held-out classes per validation"""
     checkpoint_every: int = 200
-    """updates between two checkpoints to resume from"""
+    """steps between two checkpoints to resume from"""
     log_every: int = 20
-    """updates between two lines in metrics.jsonl"""
+    """steps between two lines in metrics.jsonl"""
+
+    def __post_init__(self) -> None:
+        _require(self, 1, "delay", "validate_every", "checkpoint_every", "log_every")
+        _require(self, 2, "validation_episodes")
+        _require(self, 0, "seed", most=2**63 - 1)
+        if not self.stages:
+            raise ValueError("stages: a training needs one or more")
+        shortest = self.model.ways * min(stage.shots for stage in self.stages)
+        if self.delay >= shortest:
+            raise ValueError(
+                f"delay {self.delay}: no label would arrive in a stream of {shortest} images"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,3 +207,32 @@ class LaunchConfig(launching.LaunchConfig):
     """folder with the datasets (else the environment variable PRIORS_DATA)"""
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"  # type: ignore[assignment]
     """arithmetic"""
+
+
+def current_names(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A recorded training with the names that its settings have now, whichever version wrote it."""
+    renamed = {
+        "updates": "steps",
+        "batch": "batch_size",
+        "final_rate": "min_lr_ratio",
+        "warmup": "warmup_steps",
+        "clip": "clip_norm",
+    }
+    stages = [
+        {renamed.get(k, k): v for k, v in stage.items()} for stage in values.get("stages", ())
+    ]
+    return {**values, "stages": stages} if stages else dict(values)
+
+
+def _require(config: object, least: int, *names: str, most: int | float = math.inf) -> None:
+    """Refuse a number outside its range, both ends included; fields that a config lacks or leaves None pass.
+
+    Raises:
+        ValueError: names the field.
+    """
+    for name in names:
+        value = getattr(config, name, None)
+        if value is None or (math.isfinite(value) and least <= value <= most):
+            continue
+        wanted = f"at least {least}" if most == math.inf else f"in {least} .. {most}"
+        raise ValueError(f"{name} must be {wanted}, got {value}")

@@ -69,7 +69,7 @@ def model_card(name: str, learner: OnlineLearner, results: Mapping[str, Any] | N
     """
     config, trained = config_to_json(learner.config), learner.trained
     stages = [
-        f"{s['updates']} updates of {s['batch']} streams ({s['kind']})"
+        f"{s['steps']} steps of {s['batch_size']} streams ({s['kind']})"
         for s in trained.get("stages", ())
     ]
     channels, height, width = learner.image_shape

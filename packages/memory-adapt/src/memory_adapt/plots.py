@@ -76,7 +76,7 @@ def learning_curve_figure(
     blind: Mapping[int, float] | None = None,
     title: str = "",
 ) -> Figure:
-    """Loss above, validation accuracy below, over the updates of all stages.
+    """Loss above, validation accuracy below, over the steps of all stages.
 
     Args:
         metrics: lines of a run's metrics.jsonl.
@@ -107,7 +107,7 @@ def learning_curve_figure(
         low, high = 100 * min(blind.values()), 100 * max(blind.values())
         lower.axhspan(low, high, color="0.85", label="blind bound", linewidth=1)
     lower.axhline(100 / ways, color=SOFT, linestyle=":", linewidth=1.2, label="chance")
-    lower.set(xlabel="updates", ylabel="validation accuracy (%)", ylim=(0, 102))
+    lower.set(xlabel="steps", ylabel="validation accuracy (%)", ylim=(0, 102))
     for axes in (upper, lower):
         _plain(axes)
     lower.legend(frameon=False, fontsize="small", loc="best")
@@ -143,7 +143,7 @@ def learners_figure(
         lower.plot(steps, values, marker="o", markersize=3, label=_learner_of(run), **style)
     for axes in upper:
         _loss_axis(axes, ways)
-    lower.set(xlabel="updates", ylabel="5-shot validation accuracy (%)", xscale="log")
+    lower.set(xlabel="steps", ylabel="5-shot validation accuracy (%)", xscale="log")
     lower.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     lower.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     lower.xaxis.set_minor_formatter(NullFormatter())
@@ -260,7 +260,7 @@ def _smooth(values: np.ndarray, least: int = 5) -> np.ndarray:
 
 
 def _stage_runs(metrics: Sequence[Mapping[str, Any]]) -> list[tuple[int, int]]:
-    """First (exclusive) and last update of each stage that is in the metrics."""
+    """First (exclusive) and last step of each stage that is in the metrics."""
     last: dict[int, int] = {}
     for m in metrics:
         last[m["stage"]] = m["step"]

@@ -1,6 +1,6 @@
 """Presets: functions of a model's name that return a complete training configuration.
 
-`paper` settings are the thesis' (A.1.4): Adam 1e-3, meta-batch 16, 100,000 updates, balanced streams of
+`paper` settings are the thesis' (A.1.4): Adam 1e-3, meta-batch 16, 100,000 steps, balanced streams of
 5 x 10. `cpu` settings train in minutes on one core; `staged` names the recipe they need.
 """
 
@@ -26,18 +26,18 @@ CPU_WIDTH = 32
 
 
 def omniglot_5way(model: str = "cl-lstm") -> TrainConfig:
-    """Table 2.1, Omniglot, as published: 100,000 updates from scratch"""
+    """Table 2.1, Omniglot, as published: 100,000 steps from scratch"""
     return TrainConfig(
         dataset="omniglot",
         model=LEARNERS[model].config(),
-        stages=(StageConfig(order="balanced", clip=0.0),),
+        stages=(StageConfig(order="balanced", clip_norm=None),),
         validate_every=1000,
         checkpoint_every=1000,
     )
 
 
 def cifar_fs_5way(model: str = "cl-lstm") -> TrainConfig:
-    """Table 2.1, CIFAR-FS, as published: 100,000 updates from scratch"""
+    """Table 2.1, CIFAR-FS, as published: 100,000 steps from scratch"""
     config = LEARNERS[model].config(image_channels=3, image_size=32)
     return replace(omniglot_5way(model), dataset="cifar-fs", model=config)
 
@@ -49,7 +49,7 @@ def omniglot_5way_cpu(model: str = "cl-lstm") -> TrainConfig:
 
 def omniglot_5way_scratch_cpu(model: str = "cl-lstm") -> TrainConfig:
     """Omniglot on one core: small networks, everything from scratch on streams (the thesis' claim)"""
-    stage = StageConfig(updates=20_000, shots=5, learning_rate=1e-3, warmup=100)
+    stage = StageConfig(steps=20_000, shots=5, learning_rate=1e-3, warmup_steps=100)
     return TrainConfig(dataset="omniglot", model=_small(model), stages=(stage,))
 
 
@@ -69,12 +69,12 @@ def glyphs_5way_cpu(model: str = "cl-lstm") -> TrainConfig:
 
 
 def cifar_fs_5way_cpu(model: str = "cl-lstm") -> TrainConfig:
-    """CIFAR-FS on one core: small networks, half of omniglot_5way_cpu's updates"""
+    """CIFAR-FS on one core: small networks, half of omniglot_5way_cpu's steps"""
     config = _small(model, image_channels=3, image_size=32)
     if isinstance(config, CLLSTMConfig):
         # The last layer's stride leaves 32 features, few enough for the LSTM to bind to labels.
         config = replace(config, first_width=16, strides=(1, 1, 1, 2))
-    stages = tuple(replace(s, updates=s.updates // 2) for s in _CPU_STAGES[model]())
+    stages = tuple(replace(s, steps=s.steps // 2) for s in _CPU_STAGES[model]())
     return TrainConfig(dataset="cifar-fs", model=config, stages=stages)
 
 
@@ -107,32 +107,37 @@ def _small(model: str, **data: Any) -> ModelConfig:
     return small[model] if model in small else LEARNERS[model].config(width=CPU_WIDTH, **data)
 
 
-def _prototypes(updates: int) -> StageConfig:
+def _prototypes(steps: int) -> StageConfig:
     return StageConfig(
-        kind="prototypes", updates=updates, shots=5, learning_rate=2e-3, warmup=50, final_rate=0.02
+        kind="prototypes",
+        steps=steps,
+        shots=5,
+        learning_rate=2e-3,
+        warmup_steps=50,
+        min_lr_ratio=0.02,
     )
 
 
-def _readout(updates: int = 3000) -> StageConfig:
+def _readout(steps: int = 3000) -> StageConfig:
     return StageConfig(
         kind="readout",
-        updates=updates,
-        batch=32,
+        steps=steps,
+        batch_size=32,
         learning_rate=2e-3,
-        warmup=50,
-        final_rate=0.02,
-        clip=1.0,
+        warmup_steps=50,
+        min_lr_ratio=0.02,
+        clip_norm=1.0,
         jitter=4,
     )
 
 
-def _episodes(updates: int, shots: int, learning_rate: float, final_rate: float) -> StageConfig:
+def _episodes(steps: int, shots: int, learning_rate: float) -> StageConfig:
     return StageConfig(
-        updates=updates,
+        steps=steps,
         shots=shots,
         learning_rate=learning_rate,
-        warmup=20,
-        final_rate=final_rate,
+        warmup_steps=20,
+        min_lr_ratio=0.02,
     )
 
 
@@ -140,11 +145,11 @@ _CPU_STAGES: dict[str, Callable[[], tuple[StageConfig, ...]]] = {
     "cl-lstm": lambda: (
         _prototypes(1200),
         _readout(),
-        _episodes(150, 10, 1.5e-4, 0.02),
+        _episodes(150, 10, 1.5e-4),
     ),
-    "lstm": lambda: (_prototypes(800), _readout(), _episodes(200, 10, 2e-4, 0.02)),
-    "ntm": lambda: (_prototypes(800), _readout(1500), _episodes(200, 10, 2e-4, 0.02)),
-    "apl": lambda: (_prototypes(800), _readout(1500), _episodes(200, 10, 2e-4, 0.02)),
-    "opn": lambda: (_episodes(1200, 5, 2e-3, 0.02),),
-    "cpm": lambda: (_episodes(1200, 5, 2e-3, 0.02),),
+    "lstm": lambda: (_prototypes(800), _readout(), _episodes(200, 10, 2e-4)),
+    "ntm": lambda: (_prototypes(800), _readout(1500), _episodes(200, 10, 2e-4)),
+    "apl": lambda: (_prototypes(800), _readout(1500), _episodes(200, 10, 2e-4)),
+    "opn": lambda: (_episodes(1200, 5, 2e-3),),
+    "cpm": lambda: (_episodes(1200, 5, 2e-3),),
 }

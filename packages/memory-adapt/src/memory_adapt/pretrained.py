@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from memory_adapt.config import CHECKPOINT_KIND, ModelConfig
+from memory_adapt.config import CHECKPOINT_KIND, ModelConfig, current_names
 from memory_adapt.models.interface import OnlineClassifier, State
 from memory_adapt.models.registry import build_model, config_from_json, config_to_json
 from priors_shared.checkpoints import CONFIG, find_weights, load_weights, save_weights
@@ -66,13 +67,20 @@ class OnlineLearner:
         Raises:
             UserError: nothing there, a checkpoint of something else, damaged files, or no such device.
         """
+        if delay is not None and delay < 1:
+            raise UserError(f"delay must be at least 1 step, got {delay}")
         source = find_weights(name, shipped=SHIPPED, command="memory-adapt train")
         record, weights = load_weights(source, kind=CHECKPOINT_KIND, revision=revision)
         try:
             config = config_from_json(record["config"])
-            model = build_model(config, delay=delay or _delay_of(record))
+            trained = current_names(record.get("trained") or {})
+            with torch.device("meta"):  # sizes alone: a damaged configuration may name huge ones
+                sizes = {n: v.shape for n, v in build_model(config).state_dict().items()}
+            if sizes != {n: v.shape for n, v in weights.items()}:
+                raise ValueError("layers of other sizes or names")
+            model = build_model(config, delay=_delay_of(record) if delay is None else delay)
             model.load_state_dict(weights)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
             detail = " ".join(str(error).split())
             raise UserError(
                 f"{source}: the checkpoint's {CONFIG} and weights make no learner ({detail}); "
@@ -82,7 +90,7 @@ class OnlineLearner:
             model = model.to(device)
         except (RuntimeError, AssertionError) as error:  # torch's ways to say that it is not there
             raise UserError(f"device {device}: {str(error).splitlines()[0]}") from error
-        return cls(model, trained=record.get("trained"))
+        return cls(model, trained=trained)
 
     def save_pretrained(self, folder: str | Path, **extra: Any) -> None:
         """Write config.json and model.safetensors to `folder`; extra: further keys of config.json."""
@@ -128,7 +136,9 @@ class OnlineLearner:
         ways: classes in the stream, at most those the learner was trained for (None: all of them).
         """
         ways = self._check_ways(ways)
-        state = self.model.initial_state(batch)
+        if not isinstance(batch, Integral) or batch < 1:
+            raise UserError(f"batch must be a whole number, 1 or more, got {batch!r}")
+        state = _contiguous(self.model.initial_state(batch))
         return {**state, WAYS: torch.full((batch,), ways, device=self.device)}
 
     def step(
@@ -170,7 +180,7 @@ class OnlineLearner:
         inner = {name: value for name, value in state.items() if name != WAYS}
         with torch.no_grad():
             logits, after = self.model.step(images, labels, inner)
-        return logits[:, :ways], {**after, WAYS: state[WAYS]}
+        return logits[:, :ways], {**_contiguous(after), WAYS: state[WAYS]}
 
     def predict_stream(
         self, images: Array, labels: Array, delay: int = 1, *, ways: int | None = None
@@ -220,14 +230,14 @@ class OnlineLearner:
                 f"are {delay} late: load it with from_pretrained(..., delay={delay})"
             )
 
-    def _check_ways(self, ways: int | None) -> int:
+    def _check_ways(self, ways: Any) -> int:
         ways = self.ways if ways is None else ways
-        if not 1 <= ways <= self.ways:
+        if not isinstance(ways, Integral) or not 1 <= ways <= self.ways:
             raise UserError(
-                f"ways must lie in 1 .. {self.ways} (the label slots that the learner was trained "
+                f"ways must be a whole number in 1 .. {self.ways} (the label slots that the learner was trained "
                 f"with), got {ways}"
             )
-        return ways
+        return int(ways)
 
     def _ways_of(self, state: State, batch: int) -> int:
         if WAYS not in state:
@@ -284,5 +294,14 @@ class OnlineLearner:
 
 
 def _delay_of(record: Mapping[str, Any]) -> int:
-    """The label delay that a checkpoint was trained with; version 0.1 recorded that of the training alone."""
-    return int(record.get("delay") or record.get("trained", {}).get("delay", 1))
+    """The label delay that a checkpoint was trained with; version 0.1 kept it in other places."""
+    places = (record, record["config"], record.get("trained") or {})
+    delay = next((place["delay"] for place in places if "delay" in place), 1)
+    if not isinstance(delay, int) or delay < 1:
+        raise ValueError(f"delay {delay!r}")
+    return delay
+
+
+def _contiguous(state: State) -> State:
+    """The state as files can hold it: layers hand on views and channels-last tensors."""
+    return {name: value.contiguous() for name, value in state.items()}

@@ -19,7 +19,7 @@ SHIPPED = {"CL+LSTM": "omniglot-5way-cpu", "CPM": "omniglot-5way-cpm-cpu"}
 SHOTS = (1, 5, 8)
 WAYS, STREAM_SHOTS, SEED = 5, 10, 7
 RESULTS = Path("docs/results")
-_LIVE_UPDATES = {  # about two minutes on two cores, together
+_LIVE_STEPS = {  # about two minutes on two cores, together
     "opn": (("episodes", 120),),
     "cl-lstm": (("prototypes", 90), ("readout", 150)),
 }
@@ -140,14 +140,14 @@ def _live_section(report_dir: Path) -> Section:
         "learn at once, and the first two stages of the CL+LSTM recipe: its encoder, then its LSTM, "
         "which starts as a prototype memory. Too short for good accuracy; long enough to see it rise."
     ]
-    for model, stages in _LIVE_UPDATES.items():
+    for model, stages in _LIVE_STEPS.items():
         recipe = glyphs_5way_cpu(model)
         by_kind: dict[str, StageConfig] = {stage.kind: stage for stage in recipe.stages[::-1]}
         config: TrainConfig = replace(
             recipe,
             stages=tuple(
-                replace(by_kind[kind], updates=updates, warmup=10, jitter=0)
-                for kind, updates in stages
+                replace(by_kind[kind], steps=steps, warmup_steps=10, jitter=0)
+                for kind, steps in stages
             ),
             validate_every=30,
             validation_episodes=32,

@@ -579,11 +579,11 @@ def _presets(args: list[str]) -> None:
     rows = []
     for name, preset in PRESETS.items():
         config = preset(DEFAULT_MODEL)
-        updates = sum(stage.updates for stage in config.stages)
+        steps = sum(stage.steps for stage in config.stages)
         what = f"{name}\n{(preset.__doc__ or '').strip()}\n"
-        rows.append([what, config.dataset, f"{updates:,}", _cost_of(name)])
-    _print_table("", ["preset", "dataset", "updates", "rough cost"], rows)
-    say(f"updates: of {DEFAULT_MODEL}; each preset trains --model {' | '.join(LEARNERS)}")
+        rows.append([what, config.dataset, f"{steps:,}", _cost_of(name)])
+    _print_table("", ["preset", "dataset", "steps", "rough cost"], rows)
+    say(f"steps: of {DEFAULT_MODEL}; each preset trains --model {' | '.join(LEARNERS)}")
 
 
 def _cost_of(preset: str) -> str:

@@ -35,7 +35,7 @@ def load_stream_folder(
             f"the learner takes images of {model.image_channels} channels; folders give 1 or 3"
         )
     if shots is not None and shots < 1:
-        raise UserError(f"--shots must be at least 1, got {shots}")
+        raise UserError(f"shots must be at least 1, got {shots}")
     dataset = load_image_folder(
         folder, image_size=model.image_size, channels=model.image_channels, invert=invert
     )
@@ -46,14 +46,14 @@ def load_stream_folder(
         if name in empty:
             raise UserError(
                 f"class folder {empty[name]} has no images: add some, remove the folder, or name "
-                "the others with --classes"
+                "the others in classes"
             )
         if name not in names:
-            raise UserError(f"--classes {name}: {folder} has {', '.join(names)}")
+            raise UserError(f"classes {name}: {folder} has {', '.join(names)}")
     if len(wanted) > model.ways:
         raise UserError(
             f"{folder} has {len(wanted)} classes, more than the learner's {model.ways} label "
-            f"slots: choose up to {model.ways} with --classes (there are {_listed(wanted)})"
+            f"slots: choose up to {model.ways} classes (there are {_listed(wanted)})"
         )
     if len(wanted) < 2:
         raise UserError(f"a stream needs at least two classes, {folder} gives {len(wanted)}")
@@ -68,7 +68,7 @@ def _first_of_each(dataset: ImageDataset, shots: int) -> ImageDataset:
         if len(items) < shots:
             raise UserError(
                 f"class {name!r} of {dataset.source} has {len(items)} images, fewer than the "
-                f"{shots} shots asked for: lower --shots or add images"
+                f"{shots} shots asked for: lower shots or add images"
             )
         kept.append(items[:shots])
     chosen = torch.cat(kept)

@@ -129,7 +129,7 @@ def _run_dataset(preset: str, dataset: str, out: Path, quick: bool, runs: Path) 
                 "seed": seed,
                 "command": train_command(preset_name, model, seed),
                 "training_seconds": training_seconds(folder),
-                "updates": unfinished or sum(s.updates for s in config.stages),
+                "steps": unfinished or sum(s.steps for s in config.stages),
                 "finished": unfinished is None,
             }
             per_seed[title].append(entry)
@@ -229,7 +229,7 @@ def _summary(entries: Sequence[Mapping[str, Any]]) -> dict[str, Cell]:
 
 
 def validation_curve(metrics: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Validation accuracies, as fractions, and the update after which each was taken."""
+    """Validation accuracies, as fractions, and the step after which each was taken."""
     return [
         {"step": m["step"], **{k: round(v, 4) for k, v in m.items() if k.startswith("val_")}}
         for m in metrics
@@ -238,7 +238,7 @@ def validation_curve(metrics: Sequence[Mapping[str, Any]]) -> list[dict[str, Any
 
 
 def loss_curve(metrics: Sequence[Mapping[str, Any]], most: int = 150) -> list[dict[str, Any]]:
-    """Training loss of each stage at about `most` updates in all; each the mean since the last."""
+    """Training loss of each stage at about `most` steps in all; each the mean since the last."""
     logged = [m for m in metrics if "loss" in m]
     width = max(1, -(-len(logged) // most))
     curve = []
@@ -314,7 +314,7 @@ def shots_figure(result: Mapping[str, Any]) -> Any:
 
 
 def curves_figure(result: Mapping[str, Any]) -> Any:
-    """Training loss and 5-shot validation accuracy of every run over its updates."""
+    """Training loss and 5-shot validation accuracy of every run over its steps."""
     return plots.learners_figure(
         result["curves"],
         result.get("losses", {}),  # results of before have none

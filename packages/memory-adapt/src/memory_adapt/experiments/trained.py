@@ -56,7 +56,7 @@ def load_learner(folder: Path) -> OnlineClassifier:
 
 
 def load_unfinished(run: Path, config: TrainConfig) -> tuple[OnlineClassifier, int] | None:
-    """A running or interrupted training's learner at its last checkpoint, and the updates done."""
+    """A running or interrupted training's learner at its last checkpoint, and the steps done."""
     checkpoints = run / "checkpoints"
     if not has_training_state(checkpoints):
         return None
@@ -65,7 +65,7 @@ def load_unfinished(run: Path, config: TrainConfig) -> tuple[OnlineClassifier, i
     weights = {
         k.removeprefix(prefix): v for k, v in state.model_state.items() if k.startswith(prefix)
     }
-    done = sum(s.updates for s in config.stages[: int(state.stage)]) + state.step
+    done = sum(s.steps for s in config.stages[: int(state.stage)]) + state.step
     return _with_weights(config_to_json(config.model), weights), done
 
 

@@ -1,11 +1,12 @@
 """The one training loop (thesis 2.3.4), in stages, resumable at any moment.
 
-Every random draw depends only on (seed, stage, update), so that a resumed run needs no sampler state.
+Every random draw depends only on (seed, stage, step), so that a resumed run needs no sampler state.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from memory_adapt.config import (
 from memory_adapt.data.images import load_images
 from memory_adapt.models.interface import OnlineClassifier
 from memory_adapt.models.registry import build_model, config_to_json
-from memory_adapt.training.staged import STAGES, TrainedLearner
+from memory_adapt.training.staged import STAGES, Inputs, Stage, TrainedLearner
 from memory_adapt.training.validation import evaluate_predictions
 from priors_shared.checkpoints import (
     has_training_state,
@@ -46,39 +47,50 @@ REPORTED_SHOTS = (1, 5, 8)  # thesis Table 2.1
 def train(config: TrainConfig, where: LaunchConfig, run: Run) -> OnlineClassifier:
     """Train, or go on from the run's last checkpoint; returns the learner and writes it to OUT/model.
 
-    Logs the loss and the validation accuracy at 1, 5 and 8 shots; updates count over all stages.
+    Logs the loss and the validation accuracy at 1, 5 and 8 shots; steps count over all stages.
+
+    Raises:
+        UserError: the options fit no training, the data is not there or does not fit, or it diverged.
     """
-    _check(config)
-    if where.threads is not None:
-        set_threads(where.threads)
+    check(config)
+    set_threads(where.threads)
     fabric = launch(where.accelerator, where.devices, where.precision, compile=where.compile)
-    train_set = load_images(config.dataset, "train", where.data_root, config.model)
-    val_set = load_images(config.dataset, "val", where.data_root, config.model)
+    data = [load_images(config.dataset, s, where.data_root, config.model) for s in ("train", "val")]
     torch.manual_seed(config.seed)
-    learner = TrainedLearner(build_model(config.model, delay=config.delay)).to(fabric.device)
-    stage_index, update = 0, 0
+    model = build_model(config.model, delay=config.delay)
+    learner = TrainedLearner(model).to(fabric.device)
+    stage_index, step = 0, 0
     optimizer_state: dict[str, Any] | None = None
     if run.resumed and has_training_state(run.checkpoints):
         state = load_training_state(run.checkpoints)
-        stage_index, update, optimizer_state = int(state.stage), state.step, state.optimizer_state
+        stage_index, step, optimizer_state = int(state.stage), state.step, state.optimizer_state
         learner.load_state_dict(state.model_state)
     if run.resumed:
         # Killed before the first checkpoint, too: what was logged then is logged anew.
-        run.truncate_after(sum(s.updates for s in config.stages[:stage_index]) + update)
+        run.truncate_after(steps_before(config, stage_index) + step)
     for index in range(stage_index, len(config.stages)):
-        _run_stage(index, update, optimizer_state, learner, train_set, val_set, config, fabric, run)
-        update, optimizer_state = 0, None
+        _run_stage(index, step, optimizer_state, learner, data, config, fabric, run)
+        step, optimizer_state = 0, None
     end_followers(fabric)
-    save_learner(run.out / "model", learner.model, trained=asdict(config))
-    return learner.model
+    save_learner(run.out / "model", model, trained=asdict(config))
+    return model
 
 
-def _check(config: TrainConfig) -> None:
-    """Refuse what could only stay at chance, before hours are spent on it."""
+def check(config: TrainConfig) -> None:
+    """Refuse what is no network, or could only stay at chance, before hours are spent on it.
+
+    Raises:
+        UserError: says which.
+    """
+    try:
+        with torch.device("meta"):  # without its weights
+            build_model(config.model)
+    except ValueError as error:
+        raise UserError(f"these options make no network: {error}") from None
     blind = isinstance(config.model, CLLSTMConfig) and config.model.label_injection == "first"
     if blind and any(stage.kind == "readout" for stage in config.stages):
         raise UserError(
-            "--label-injection first: the preset's readout stage trains the LSTM alone, which then "
+            "label_injection first: the preset's readout stage trains the LSTM alone, which then "
             "sees no label; use every or lstm, or a preset without that stage "
             "(omniglot_5way, omniglot_5way_scratch_cpu)"
         )
@@ -95,11 +107,16 @@ def save_learner(folder: Path, model: OnlineClassifier, **extra: object) -> None
     )
 
 
-def learning_rate(stage: StageConfig, update: int) -> float:
-    """Linear warm-up, then half a cosine from the learning rate to `final_rate` times it."""
-    warm = min(1.0, (update + 1) / stage.warmup) if stage.warmup else 1.0
-    cosine = 0.5 * (1 + math.cos(math.pi * update / stage.updates))
-    return stage.learning_rate * warm * (stage.final_rate + (1 - stage.final_rate) * cosine)
+def steps_before(config: TrainConfig, stage: int) -> int:
+    """Steps of the stages before one."""
+    return sum(s.steps for s in config.stages[:stage])
+
+
+def learning_rate(stage: StageConfig, step: int) -> float:
+    """Linear warm-up, then half a cosine from the learning rate to `min_lr_ratio` times it."""
+    warm = min(1.0, (step + 1) / stage.warmup_steps) if stage.warmup_steps else 1.0
+    cosine = 0.5 * (1 + math.cos(math.pi * step / stage.steps))
+    return stage.learning_rate * warm * (stage.min_lr_ratio + (1 - stage.min_lr_ratio) * cosine)
 
 
 def _run_stage(
@@ -107,27 +124,27 @@ def _run_stage(
     start: int,
     optimizer_state: dict[str, Any] | None,
     learner: TrainedLearner,
-    train_set: ImageDataset,
-    val_set: ImageDataset,
+    data: list[ImageDataset],
     config: TrainConfig,
     fabric: Fabric,
     run: Run,
 ) -> None:
-    """Stage `index` from update `start` to its end."""
+    """Stage `index` from step `start` to its end."""
     settings = config.stages[index]
     stage = STAGES[settings.kind](learner, settings)
     if start == 0:
         # Else what a stage draws for its start would depend on where the run was resumed.
         torch.manual_seed(generator_for(config.seed, index).initial_seed())
         stage.start()
-    device = fabric.device
     # Prototypes would take late labels for the wrong image's; the encoder's stage needs none late.
     delay = 1 if settings.kind == "prototypes" else config.delay
-    common: dict[str, Any] = {"ways": config.model.ways, "delay": delay, "device": device}
+    common: dict[str, Any] = {"ways": config.model.ways, "delay": delay, "device": fabric.device}
+    train_set, val_set = data
     sampler = OnlineEpisodeSampler(train_set, shots=settings.shots, order=settings.order, **common)
     fewest = int(torch.bincount(val_set.targets).min())  # a user's own classes may be small
-    validation = OnlineEpisodeSampler(val_set, shots=min(VALIDATION_SHOTS, fewest), **common)
-    train_inputs, val_inputs = (stage.prepare(part, device) for part in (train_set, val_set))
+    val_sampler = OnlineEpisodeSampler(val_set, shots=min(VALIDATION_SHOTS, fewest), **common)
+    train_inputs, val_inputs = (stage.prepare(part, fabric.device) for part in data)
+    validate = _validation(stage, val_inputs, val_sampler, config.validation_episodes)
 
     learner.requires_grad_(False)
     parameters = stage.trained()
@@ -138,41 +155,22 @@ def _run_stage(
         optimizer.load_state_dict(optimizer_state)
     objective, optimizer = fabric.setup(stage, optimizer)
 
-    def validate() -> dict[str, float]:
-        accuracy = evaluate_predictions(
-            lambda streams: stage.predict(val_inputs(streams, torch.Generator()), streams.feedback),
-            validation,
-            episodes=config.validation_episodes,
-            seed=VALIDATION_SEED,
-        )
-        reported = [k for k in REPORTED_SHOTS if k < validation.shots]
-        return {f"val_{k}_shot": float(accuracy.mean[k]) for k in reported}
-
-    def save(next_stage: int, updates: int) -> None:
-        save_training_state(
-            run.checkpoints,
-            model=learner,
-            optimizer=optimizer if updates else None,
-            step=updates,
-            stage=next_stage,
-        )
-
-    before = sum(s.updates for s in config.stages[:index])
+    before = steps_before(config, index)
     title = f"stage {index + 1}/{len(config.stages)} {settings.kind}"
-    with run.progress(settings.updates, title, start=start) as progress:
-        for update in range(start, settings.updates):
+    with run.progress(settings.steps, title, start=start) as progress:
+        for step in range(start, settings.steps):
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate(settings, update)
-            generator = generator_for(config.seed, index, update, fabric.global_rank)
-            streams = sampler.sample_streams(settings.batch, generator)
+                group["lr"] = learning_rate(settings, step)
+            generator = generator_for(config.seed, index, step, fabric.global_rank)
+            streams = sampler.sample_streams(settings.batch_size, generator)
             loss = objective(train_inputs(streams, generator), streams.labels, streams.feedback)
             optimizer.zero_grad()
             fabric.backward(loss)
-            if settings.clip:
-                nn.utils.clip_grad_norm_(parameters, settings.clip)
+            if settings.clip_norm is not None:
+                nn.utils.clip_grad_norm_(parameters, settings.clip_norm)
             optimizer.step()
-            done = update + 1
-            last = done == settings.updates
+            done = step + 1
+            last = done == settings.steps
             metrics: dict[str, float] = {}
             if done % config.log_every == 0 or last:
                 metrics["loss"] = float(loss.detach())
@@ -182,6 +180,26 @@ def _run_stage(
             if metrics:
                 run.log(before + done, stage=index, kind=settings.kind, **metrics)
             if done % config.checkpoint_every == 0 and not last:
-                save(index, done)
+                save_training_state(
+                    run.checkpoints, model=learner, optimizer=optimizer, step=done, stage=index
+                )
     stage.finish()
-    save(index + 1, 0)
+    save_training_state(run.checkpoints, model=learner, optimizer=None, step=0, stage=index + 1)
+
+
+def _validation(
+    stage: Stage, inputs: Inputs, sampler: OnlineEpisodeSampler, episodes: int
+) -> Callable[[], dict[str, float]]:
+    """What measures a stage's accuracy at the shots reported, on the same streams each time."""
+
+    def validate() -> dict[str, float]:
+        accuracy = evaluate_predictions(
+            lambda streams: stage.predict(inputs(streams, torch.Generator()), streams.feedback),
+            sampler,
+            episodes=episodes,
+            seed=VALIDATION_SEED,
+        )
+        reported = [k for k in REPORTED_SHOTS if k < sampler.shots]
+        return {f"val_{k}_shot": float(accuracy.mean[k]) for k in reported}
+
+    return validate

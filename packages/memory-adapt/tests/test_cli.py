@@ -15,9 +15,12 @@ import torch
 from PIL import Image
 
 from memory_adapt import cli
-from memory_adapt.config import CLLSTMConfig, CPMConfig, LaunchConfig, TrainConfig
+from memory_adapt.cli.train import Train
+from memory_adapt.config import CLLSTMConfig, LaunchConfig
 from memory_adapt.experiments import table_2_1
 from memory_adapt.experiments.trained import load_learner
+from memory_adapt.models.registry import LEARNERS
+from memory_adapt.presets import PRESETS
 from priors_shared.datasets import ImageDataset
 from priors_shared.episodes import OnlineEpisodeSampler
 from priors_shared.runs import read_metrics
@@ -80,8 +83,8 @@ def fail(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
 def test_help_of_every_command_needs_no_torch() -> None:
     code = (
         "import contextlib, io, sys\n"
-        "from memory_adapt.cli import VERBS, main\n"
-        "for verb in VERBS:\n"
+        "from memory_adapt.cli import PROGRAM, main\n"
+        "for verb in PROGRAM.verbs:\n"
         "    out = io.StringIO()\n"
         "    with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):\n"
         "        main([verb, '--help'])\n"
@@ -100,54 +103,40 @@ def test_help_of_every_command_needs_no_torch() -> None:
 # --- the grammar of train ---
 
 
-def parse_train(monkeypatch: pytest.MonkeyPatch, *argv: str) -> dict[str, Any]:
-    caught: dict[str, Any] = {}
-
-    def train(
-        config: TrainConfig, where: LaunchConfig, out: Path, command: str, resume: bool
-    ) -> None:
-        caught.update(config=config, where=where, out=out, command=command, resume=resume)
-
-    monkeypatch.setattr(cli, "train", train)
-    cli.main(["train", *argv])
-    return caught
+def parse_train(*argv: str) -> Train:
+    return Train.parse("memory-adapt train", list(argv))
 
 
-def test_train_without_options_is_the_preset(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, preset in cli.PRESETS.items():
-        caught = parse_train(monkeypatch, name)
-        assert caught["config"] == preset("cl-lstm")
-        assert caught["out"] == Path("runs") / name / "cl-lstm-0"
-        assert caught["command"] == f"memory-adapt train {name}"
-        assert caught["where"] == LaunchConfig()
-    for model, learner in cli.LEARNERS.items():
-        config = parse_train(monkeypatch, "glyphs_5way_cpu", "--model", model)["config"]
-        assert config == cli.PRESETS["glyphs_5way_cpu"](model)
+def test_train_without_options_is_the_preset() -> None:
+    for name, preset in PRESETS.items():
+        parsed = parse_train(name)
+        assert parsed.config == preset("cl-lstm")
+        assert parsed.folder() == Path("runs") / name / "cl-lstm-0"
+        assert parsed.launch == LaunchConfig()
+    for model, learner in LEARNERS.items():
+        config = parse_train("glyphs_5way_cpu", "--model", model).config
+        assert config == PRESETS["glyphs_5way_cpu"](model)
         assert type(config.model) is learner.config
 
 
-def test_train_options_reach_the_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
-    caught = parse_train(
-        monkeypatch,
+def test_train_options_reach_the_configuration() -> None:
+    parsed = parse_train(
         *("omniglot_5way", "--label-injection", "first", "--hidden", "7", "--seed", "3"),
         *("--stages.0.steps", "11", "--threads", "1", "--data-root", "here", "--resume"),
     )
-    config = caught["config"]
+    config = parsed.config
     assert isinstance(config.model, CLLSTMConfig)
     assert (config.model.label_injection, config.model.hidden) == ("first", 7)
     assert (config.seed, config.stages[0].steps) == (3, 11)
-    assert caught["where"] == LaunchConfig(threads=1, data_root="here")
-    assert caught["resume"] is True
-    assert caught["out"].name == "cl-lstm-3"
+    assert parsed.launch == LaunchConfig(threads=1, data_root="here")
+    assert parsed.resume is True
+    assert parsed.folder().name == "cl-lstm-3"
 
 
-def test_delay_and_shots_reach_every_part(monkeypatch: pytest.MonkeyPatch) -> None:
-    caught = parse_train(
-        monkeypatch, "glyphs_5way_cpu", "--model=cpm", "--delay", "3", "--shots", "4"
-    )
-    assert isinstance(caught["config"].model, CPMConfig)
-    assert caught["config"].delay == 3
-    assert {stage.shots for stage in caught["config"].stages} == {4}
+def test_shots_reach_every_stage() -> None:
+    parsed = parse_train("glyphs_5way_cpu", "--model=lstm", "--delay", "3", "--shots", "4")
+    assert parsed.config.delay == 3
+    assert {stage.shots for stage in parsed.config.stages} == {4}
 
 
 @pytest.mark.parametrize(
@@ -163,7 +152,19 @@ def test_delay_and_shots_reach_every_part(monkeypatch: pytest.MonkeyPatch) -> No
         (["train", "omniglot_5way", "--model", "opm"], ["'opm'", "did you mean opn?", "cl-lstm"]),
         (["train", "omniglot_5way", "--widht", "3"], ["--widht", "did you mean --width?"]),
         (["train", "omniglot_5way", "--width", "x"], ["--width", "'x'"]),
-        (["train", "omniglot_5way", "--width", "0"], ["width must be at least 1, got 0"]),
+        (["train", "omniglot_5way", "--width", "0"], ["--width must be at least 1, got 0"]),
+        (["train", "omniglot_5way", "--ways", "1"], ["--ways must be at least 2, got 1"]),
+        (["train", "omniglot_5way", "--seed", "-1"], ["--seed must be in 0 .. ", "got -1"]),
+        (["train", "omniglot_5way", "--log-every", "0"], ["--log-every must be at least 1"]),
+        (["train", "omniglot_5way", "--shots", "0"], ["--shots must be at least 1, got 0"]),
+        (["train", "omniglot_5way", "--stages.0.learning-rate", "nan"], ["learning-rate", "nan"]),
+        (["eval", "x", "--shots", "-1"], ["--shots"]),
+        (["eval", "x", "--ways", "1"], ["--ways 1"]),
+        (["eval", "x", "--seed", "-1"], ["--seed"]),
+        (["eval", "x", "--delay", "0"], ["--delay"]),
+        (["eval", "omniglot-5way-cpu", "--threads", "0"], ["--threads 0"]),
+        (["eval", "omniglot-5way-cpu", "--device", "foo"], ["--device foo"]),
+        (["adapt", "omniglot-5way-cpu", "x", "--seed", "-1"], ["--seed"]),
         (["train", "omniglot_5way", "--model", "opn", "--label-injection", "first"], ["--label"]),
         (["eval"], ["CHECKPOINT"]),
         (["eval", "x", "--frobnicate"], ["--frobnicate"]),
@@ -232,7 +233,7 @@ def test_training_that_cannot_begin_leaves_no_run(
     own = ["train", "glyphs_5way_cpu", "--dataset", f"folder:{folder}", *TINY, *out]
     assert "8 classes" in fail(capsys, *own, "--ways", "9")
     assert "--shots" in fail(capsys, *own, "--shots", "6")
-    assert "image_channels must be at least 1" in fail(capsys, *own, "--image-channels", "0")
+    assert "--image-channels must be at least 1" in fail(capsys, *own, "--image-channels", "0")
     assert not (tmp_path / "run").exists()
 
 
@@ -382,16 +383,15 @@ def test_export_takes_the_accuracies_beside_the_run(
         assert not (tmp_path / "other").exists()
 
 
-def test_cost_prints_its_rows(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    rows = [{"model": "CL+LSTM", "step_gflops": 0.4012, "parameters": 1234567, "ms": None}]
-    monkeypatch.setattr("memory_adapt.cost.cost_table", lambda measure=True: rows)
+def test_cost_prints_its_rows(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     cli.main(["cost", "--no-measure", "--out", str(tmp_path / "cost.json")])
+    rows = json.loads((tmp_path / "cost.json").read_text())["rows"]
     shown = capsys.readouterr().out
-    for word in ("CL+LSTM", "0.401", "1,234,567"):
-        assert word in shown
-    assert json.loads((tmp_path / "cost.json").read_text())["rows"] == rows
+    for row in rows:
+        assert row["model"].split(",")[0] in shown
+        assert f"{row['forward_gflops']:.3g}" in shown
+        assert f"{row['parameters']:,}" in shown
+        assert row["ms_per_step"] is None
 
 
 def test_reproduce_runs_what_is_chosen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from tyro.conf import arg
 
 from priors_shared import launching
 
@@ -169,7 +171,7 @@ class TrainConfig:
 
     dataset: str
     """omniglot, glyphs, cifar-fs, or folder:PATH"""
-    model: ModelConfig
+    model: Annotated[ModelConfig, arg(name="")]  # as options: --width, not --model.width
     """the learner"""
     stages: tuple[StageConfig, ...]
     """one after the other"""

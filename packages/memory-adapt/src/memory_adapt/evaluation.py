@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from memory_adapt.models.interface import OnlineClassifier
 from memory_adapt.training.validation import evaluate_predictions
+from priors_shared.datasets import ImageDataset
 from priors_shared.episodes import (
     NULL_LABEL,
     OnlineEpisodes,
@@ -19,8 +22,11 @@ from priors_shared.episodes import (
     delay_labels,
     generator_for,
 )
+from priors_shared.errors import UserError
 from priors_shared.statistics import ShotAccuracy
 
+STREAM_SAMPLES = 10
+"""Images of each class in an evaluation stream (thesis A.1.3)."""
 Control = Literal["none", "blank images", "null labels", "random labels"]
 CONTROLS: tuple[Control, ...] = ("blank images", "null labels", "random labels")
 
@@ -33,17 +39,20 @@ def evaluate(
     seed: int,
     control: Control = "none",
     batch: int = 50,
+    advance: Callable[[int], object] | None = None,
 ) -> ShotAccuracy:
     """k-shot accuracy of a model with its confidence intervals, k = 0 .. shots - 1.
 
     Runs on the sampler's device, where the model must be. control: take something away that an honest
-    learner needs; what is left must be chance or the blind bound.
+    learner needs; what is left must be chance or the blind bound. advance: told of streams done.
     """
 
     def predict(streams: OnlineEpisodes) -> Tensor:
         streams = take_away(streams, control, sampler, seed)
+        if advance is not None:
+            advance(streams.labels.shape[1])
         logits: Tensor = model(streams.images, streams.feedback)[0]
-        return logits
+        return logits[..., : sampler.ways]  # a learner may have more label slots
 
     was_training = model.training
     model.eval()
@@ -70,6 +79,34 @@ def take_away(
             streams, feedback=delay_labels(drawn, sampler.delay).to(streams.labels.device)
         )
     return streams
+
+
+def samples_needed(dataset: ImageDataset, shots: Sequence[int], samples: int | None) -> int:
+    """Images of each class in a stream: enough for the shots, at most what every class has.
+
+    Raises:
+        UserError: `samples`, or a class of the dataset, is too small for the shots.
+    """
+    counts = torch.bincount(dataset.targets, minlength=dataset.classes)
+    needed, fewest = max(shots) + 1, int(counts.min())
+    if samples is not None and samples < needed:
+        raise UserError(
+            f"samples {samples}: {max(shots)} shots need streams of {needed} images a class"
+        )
+    if fewest < (samples or needed):
+        raise UserError(
+            f"shots: class {dataset.class_names[int(counts.argmin())]!r} of {dataset.name} has {fewest} "
+            f"images, fewer than the {samples or needed} of a stream ({max(shots)} shots and the "
+            "image to predict): ask for fewer shots or add images"
+        )
+    return samples or max(needed, min(STREAM_SAMPLES, fewest))
+
+
+def by_shot(accuracy: ShotAccuracy) -> dict[str, Any]:
+    """As JSON: fractions at 0, 1, 2, ... shots, with the bounds of their 95 % intervals."""
+    parts = {"mean": accuracy.mean, "low": accuracy.low, "high": accuracy.high}
+    rounded = {k: [round(x, 5) for x in v.tolist()] for k, v in parts.items()}
+    return {**rounded, "episodes": accuracy.episodes}
 
 
 def weights_hash(model: OnlineClassifier) -> str:
@@ -101,3 +138,8 @@ def blind_bound(ways: int, shots: int, *, skip_first: bool = False) -> list[floa
                     following[after] += probability * (shots - count) / left
         reached = following
     return [hit / ways for hit in hits]  # each class is seen for the (k+1)-th time exactly once
+
+
+def cheap_blind_bound(ways: int, shots: int) -> list[float] | None:
+    """`blind_bound`, or None where counting its multisets would take minutes."""
+    return blind_bound(ways, shots) if math.comb(ways + shots, shots) <= 200_000 else None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import math
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,8 @@ import numpy as np
 from jaxtyping import UInt8
 from matplotlib.figure import Figure  # not pyplot: it keeps every figure alive
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+from priors_shared.errors import UserError
 
 COLOURS = ("#1f6fb4", "#d9662b", "#2e8b57", "#8e5bb5", "#b8860b", "#c2427a", "0.2")
 LEARNERS = ("CL+LSTM", "CPM", "OPN", "LSTM", "NTM", "APL", "CL+LSTM from scratch")
@@ -94,7 +98,7 @@ def learning_curve_figure(
             inside = (steps > start) & (steps <= stop)
             upper.plot(steps[inside], _smooth(values[inside]), color=COLOURS[0], linewidth=1.6)
     _loss_axis(upper, ways)
-    upper.set_title(title, pad=20)  # the stages' names stand below it
+    upper.set_title(title, pad=20, parse_math=False)  # the stages' names stand below it
 
     shots = sorted({int(k.split("_")[1]) for m in metrics for k in m if k.startswith("val_")})
     for colour, k in zip(COLOURS, shots, strict=False):
@@ -154,7 +158,7 @@ def learners_figure(
     handles, labels = lower.get_legend_handles_labels()
     once = dict(zip(labels, handles, strict=True))  # not again for each seed
     lower.legend(once.values(), once, frameon=False, fontsize="small", loc="best")
-    figure.suptitle(title, fontsize=11)
+    figure.suptitle(title, fontsize=11, parse_math=False)
     return figure
 
 
@@ -199,13 +203,14 @@ def stream_figure(
         said = _short(predictions[step])
         axes.set_xlabel(
             said if right else f"{said}\nis {_short(labels[step])}",
+            parse_math=False,
             fontsize=7,
             color=colour,
             labelpad=2,
         )
         for spine in axes.spines.values():
             spine.set(color=colour, linewidth=2)
-    figure.suptitle(title, fontsize=11)
+    figure.suptitle(title, fontsize=11, parse_math=False)
     figure.supxlabel(
         "below each image: what was predicted; green right, red wrong, grey wrong at the first view",
         fontsize=8,
@@ -214,11 +219,31 @@ def stream_figure(
     return figure
 
 
+def check_figure_path(path: Path | None) -> None:
+    """Refuse an image format that matplotlib does not write, before the work is done.
+
+    Raises:
+        UserError: names the formats.
+    """
+    formats = sorted(Figure().canvas.get_supported_filetypes())
+    if path is not None and _format_of(path) not in formats:
+        raise UserError(f"plot {path}: no such image format; choose one of {', '.join(formats)}")
+
+
 def save_figure(figure: Figure, path: Path) -> Path:
-    """Write a figure to an image file, making its folder; returns the path."""
+    """Write a figure to an image file, PNG where its name has no ending, making its folder."""
+    image = io.BytesIO()
+    with warnings.catch_warnings():
+        # A box stands for a letter that the font lacks: no line for each on the user's screen.
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        figure.savefig(image, format=_format_of(path), dpi=150)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
+    path.write_bytes(image.getvalue())
     return path
+
+
+def _format_of(path: Path) -> str:
+    return path.suffix[1:].lower() or "png"
 
 
 def _colours(labels: Iterable[str]) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -136,8 +135,8 @@ class OnlineLearner:
         ways: classes in the stream, at most those the learner was trained for (None: all of them).
         """
         ways = self._check_ways(ways)
-        if not isinstance(batch, Integral) or batch < 1:
-            raise UserError(f"batch must be a whole number, 1 or more, got {batch!r}")
+        if batch < 1:
+            raise UserError(f"batch must be at least 1, got {batch}")
         state = _contiguous(self.model.initial_state(batch))
         return {**state, WAYS: torch.full((batch,), ways, device=self.device)}
 
@@ -232,7 +231,7 @@ class OnlineLearner:
 
     def _check_ways(self, ways: Any) -> int:
         ways = self.ways if ways is None else ways
-        if not isinstance(ways, Integral) or not 1 <= ways <= self.ways:
+        if not isinstance(ways, int | np.integer) or not 1 <= ways <= self.ways:
             raise UserError(
                 f"ways must be a whole number in 1 .. {self.ways} (the label slots that the learner was trained "
                 f"with), got {ways}"

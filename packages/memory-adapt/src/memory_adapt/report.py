@@ -129,10 +129,9 @@ def _example_stream(learner: OnlineLearner, sampler: OnlineEpisodeSampler) -> An
 
 def _live_section(report_dir: Path) -> Section:
     from memory_adapt.config import LaunchConfig, StageConfig, TrainConfig
-    from memory_adapt.experiments.trained import run_config
     from memory_adapt.plots import learning_curve_figure
     from memory_adapt.presets import glyphs_5way_cpu
-    from memory_adapt.training.online import train
+    from memory_adapt.training.online import run_config, train
     from priors_shared.runs import Run, read_metrics
 
     parts: list[Any] = [

@@ -20,7 +20,6 @@ from memory_adapt.evaluation import CONTROLS, blind_bound, evaluate, weights_has
 from memory_adapt.experiments.trained import (
     load_learner,
     load_unfinished,
-    run_config,
     run_folder,
     train_command,
     train_or_resume,
@@ -28,6 +27,7 @@ from memory_adapt.experiments.trained import (
 from memory_adapt.models.interface import OnlineClassifier
 from memory_adapt.models.registry import LEARNERS
 from memory_adapt.presets import PRESETS
+from memory_adapt.training.online import run_config
 from priors_shared.datasets import load_dataset
 from priors_shared.devices import hardware
 from priors_shared.episodes import OnlineEpisodeSampler

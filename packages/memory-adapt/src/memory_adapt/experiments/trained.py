@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from memory_adapt.config import CHECKPOINT_KIND, LaunchConfig, TrainConfig
 from memory_adapt.models.interface import OnlineClassifier
 from memory_adapt.models.registry import build_model, config_from_json, config_to_json
 from memory_adapt.presets import PRESETS
-from memory_adapt.training.online import train
+from memory_adapt.training.online import run_config, train
 from priors_shared.checkpoints import has_training_state, load_training_state, load_weights
 from priors_shared.runs import Run
 
@@ -19,11 +19,6 @@ from priors_shared.runs import Run
 def run_folder(runs: Path, preset: str, model: str, seed: int) -> Path:
     """Where `memory-adapt train` keeps this training."""
     return runs / preset / f"{model}-{seed}"
-
-
-def run_config(config: TrainConfig) -> dict[str, Any]:
-    """What a run folder's config.json holds."""
-    return asdict(config) | {"model": config_to_json(config.model)}
 
 
 def train_command(preset: str, model: str, seed: int) -> str:

@@ -107,6 +107,11 @@ def save_learner(folder: Path, model: OnlineClassifier, **extra: object) -> None
     )
 
 
+def run_config(config: TrainConfig) -> dict[str, Any]:
+    """What a run folder's config.json holds."""
+    return asdict(config) | {"model": config_to_json(config.model)}
+
+
 def steps_before(config: TrainConfig, stage: int) -> int:
     """Steps of the stages before one."""
     return sum(s.steps for s in config.stages[:stage])

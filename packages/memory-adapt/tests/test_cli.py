@@ -14,11 +14,11 @@ import pytest
 import torch
 from PIL import Image
 
-from memory_adapt import cli
+from memory_adapt import OnlineLearner, cli
 from memory_adapt.cli.train import Train
 from memory_adapt.config import CLLSTMConfig, LaunchConfig
 from memory_adapt.experiments import table_2_1
-from memory_adapt.experiments.trained import load_learner
+from memory_adapt.experiments.trained import TrainedRun
 from memory_adapt.models.registry import LEARNERS
 from memory_adapt.presets import PRESETS
 from priors_shared.datasets import ImageDataset
@@ -211,7 +211,7 @@ def test_two_processes_learn_from_streams_of_their_own(
     # The first process begins with the streams that it would have alone; the other's gradients move it too.
     assert two[0]["loss"] == pytest.approx(alone[0]["loss"], rel=1e-5)
     assert two[-1]["loss"] != pytest.approx(alone[-1]["loss"], rel=1e-5)
-    assert load_learner(out / "model") is not None
+    assert OnlineLearner.from_pretrained(out).ways == 2
 
 
 def test_train_refuses_a_used_folder(
@@ -345,25 +345,21 @@ def test_export_stands_alone(run: Path, tmp_path: Path, capsys: pytest.CaptureFi
 
 
 def test_export_takes_the_accuracies_beside_the_run(
-    run: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = Path(shutil.copytree(run, tmp_path / "run"))
     cli.main(["export", str(run), "--out", str(tmp_path / "bare")])
     assert "no accuracies" in capsys.readouterr().err
     assert "| shots |" not in (tmp_path / "bare" / "README.md").read_text()
 
-    for name, value in {"WAYS": 2, "EPISODES": 4, "CONTROL_EPISODES": 2}.items():
-        monkeypatch.setattr(table_2_1, name, value)
     images = torch.randint(0, 256, (40, 1, 16, 16), dtype=torch.uint8)
     dataset = ImageDataset("dots", images, torch.arange(40) // 10, tuple("abcd"))
+    learner = OnlineLearner.from_pretrained(run).model
     kept = table_2_1._evaluated_once(
-        run / "test.json",
-        load_learner(run / "model"),
+        TrainedRun(run, PRESETS["glyphs_5way_cpu"]("opn"), "", learner, 5),
         "dots",
         OnlineEpisodeSampler(dataset, ways=2, shots=10),
+        table_2_1.Sizes(ways=2, episodes=4, control_episodes=2),
     )
     cli.main(["export", str(run), "--out", str(tmp_path / "card")])
     card = (tmp_path / "card" / "README.md").read_text()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from memory_adapt.experiments import table_2_1
 from memory_adapt.experiments.delayed_labels import DELAYS, delays_figure, delays_table
 from memory_adapt.experiments.table_2_1 import (
     curves_figure,
@@ -17,8 +19,15 @@ from memory_adapt.experiments.table_2_1 import (
     shots_figure,
     validation_curve,
 )
+from memory_adapt.experiments.trained import find_learner
+from memory_adapt.models.registry import build_model
+from memory_adapt.presets import PRESETS
 from memory_adapt.report import _stored_sections
+from memory_adapt.training.online import save_learner
+from memory_adapt.training.staged import TrainedLearner
+from priors_shared.checkpoints import save_training_state
 from priors_shared.reports import Figure, Measured, Table, read_result, write_result
+from priors_shared.runs import Run
 
 
 def metrics(steps: int) -> list[dict[str, Any]]:
@@ -139,3 +148,43 @@ def test_stored_results_come_in_the_order_of_the_thesis(tmp_path: Path) -> None:
     kinds = [[type(part) for part in section.parts] for section in sections]
     assert [found.count(Figure) for found in kinds] == [2, 2, 1]
     assert [found.count(Table) for found in kinds] == [1, 1, 1]
+
+
+def test_an_unfinished_run_shows_the_curve_of_its_weights(tmp_path: Path) -> None:
+    """Another process trains on in the folder: what it logs after the checkpoint is of other weights."""
+    config = replace(PRESETS["glyphs_5way_cpu"]("opn"), seed=3)
+    folder = tmp_path / "glyphs_5way_cpu" / "opn-3"
+    model = TrainedLearner(build_model(config.model))
+    with Run.create(folder, {}, command="train", tensorboard=False, quiet=True) as run:
+        for step in (20, 40, 60):
+            run.log(step, loss=1.0, stage=0, kind="episodes")
+        save_training_state(run.checkpoints, model=model, optimizer=None, step=40)
+        assert find_learner(tmp_path, "glyphs_5way_cpu", "opn", 3, quick=True) is None
+        found = find_learner(tmp_path, "glyphs_5way_cpu", "opn", 3, quick=True, unfinished=True)
+    assert found is not None
+    assert found.step == 40
+    assert [line["step"] for line in found.metrics()] == [20, 40]
+    assert found.record() | {"finished": False, "seed": 3, "steps": 40} == found.record()
+
+
+def test_table_2_1_is_made_from_what_is_trained(tmp_path: Path, reference_data: Path) -> None:
+    """One learner of few steps, evaluated on few streams: rows, files, and nothing trained."""
+    config = PRESETS["omniglot_5way_cpu"]("opn")
+    folder = tmp_path / "runs" / "omniglot_5way_cpu" / "opn-0"
+    with Run.create(folder, {}, command="train", tensorboard=False, quiet=True) as run:
+        run.log(20, loss=1.0, stage=0, kind="episodes")
+        run.log(20, val_5_shot=0.5, stage=0, kind="episodes")
+    save_learner(folder / "model", build_model(config.model))
+    out = tmp_path / "out"
+    out.mkdir()
+    sizes = table_2_1.Sizes(episodes=4, control_episodes=2)
+    for _ in range(2):  # the second time from what the first kept
+        table_2_1.run("cpu", out, quick=True, runs=tmp_path / "runs", sizes=sizes)
+    result = read_result(out / "table-2.1-omniglot-cpu.json")
+    assert [row["model"] for row in result["rows"]] == ["OPN"]
+    assert result["per_seed"]["OPN"][0]["steps"] == 1200
+    assert sorted(path.name for path in out.iterdir()) == [
+        f"table-2.1-omniglot-cpu{end}" for end in ("-curves.png", "-shots.png", ".json", ".md")
+    ]
+    (section,) = _stored_sections(out)
+    assert "Table 2.1, omniglot" in section.title

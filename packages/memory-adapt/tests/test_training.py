@@ -468,9 +468,6 @@ def test_another_configuration_cannot_resume(
         open_run(replace(config, **change), tmp_path / "run", resume=True)
 
 
-# --- what a user may ask for ---
-
-
 # --- learning ---
 
 
@@ -518,6 +515,16 @@ def test_opn_learns_easy_streams(folder: Path, tmp_path: Path) -> None:
     model = run_training(config, tmp_path / "run")
     result = evaluate(model, streams_of(folder), episodes=50, seed=1)
     assert result.mean[1:].mean() > 0.9, result.mean
+
+
+@pytest.mark.parametrize("kind", ["prototypes", "episodes"])
+def test_a_training_that_diverges_ends_with_an_error_and_no_learner(
+    folder: Path, tmp_path: Path, kind: StageKind
+) -> None:
+    settings = stage(kind, 20, learning_rate=1e30)
+    with pytest.raises(UserError, match=r"step .*diverged.*learning_rate"):
+        run_training(config_for(folder, CL_LSTM, settings), tmp_path / "run")
+    assert not (tmp_path / "run" / "model").exists()
 
 
 def test_a_readout_that_would_see_no_label_is_refused(tmp_path: Path) -> None:

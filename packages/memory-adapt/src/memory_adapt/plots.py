@@ -14,6 +14,7 @@ from jaxtyping import UInt8
 from matplotlib.figure import Figure  # not pyplot: it keeps every figure alive
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from memory_adapt.data.names import printable
 from priors_shared.errors import UserError
 
 COLOURS = ("#1f6fb4", "#d9662b", "#2e8b57", "#8e5bb5", "#b8860b", "#c2427a", "0.2")
@@ -63,10 +64,10 @@ def shots_figure(
     axes.set(
         xlabel="shots: earlier samples of the class",
         ylabel="accuracy (%)",
-        title=title,
         ylim=None if zoom else (0, 102),
         xlim=(first - 0.3, longest - 0.7),
     )
+    axes.set_title(printable(title), parse_math=False)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _plain(axes)
     axes.legend(frameon=False, fontsize="small")
@@ -98,7 +99,7 @@ def learning_curve_figure(
             inside = (steps > start) & (steps <= stop)
             upper.plot(steps[inside], _smooth(values[inside]), color=COLOURS[0], linewidth=1.6)
     _loss_axis(upper, ways)
-    upper.set_title(title, pad=20, parse_math=False)  # the stages' names stand below it
+    upper.set_title(printable(title), pad=20, parse_math=False)  # the stages' names stand below it
 
     shots = sorted({int(k.split("_")[1]) for m in metrics for k in m if k.startswith("val_")})
     for colour, k in zip(COLOURS, shots, strict=False):
@@ -158,7 +159,7 @@ def learners_figure(
     handles, labels = lower.get_legend_handles_labels()
     once = dict(zip(labels, handles, strict=True))  # not again for each seed
     lower.legend(once.values(), once, frameon=False, fontsize="small", loc="best")
-    figure.suptitle(title, fontsize=11, parse_math=False)
+    figure.suptitle(printable(title), fontsize=11, parse_math=False)
     return figure
 
 
@@ -210,7 +211,7 @@ def stream_figure(
         )
         for spine in axes.spines.values():
             spine.set(color=colour, linewidth=2)
-    figure.suptitle(title, fontsize=11, parse_math=False)
+    figure.suptitle(printable(title), fontsize=11, parse_math=False)
     figure.supxlabel(
         "below each image: what was predicted; green right, red wrong, grey wrong at the first view",
         fontsize=8,
@@ -313,4 +314,6 @@ def _mark_stages(upper: Any, lower: Any, metrics: Sequence[Mapping[str, Any]]) -
 
 
 def _short(name: str, length: int = 12) -> str:
+    """A class's name in one line, cut to fit below an image."""
+    name = printable(name)
     return name if len(name) <= length else f"{name[: length - 1]}…"

@@ -19,6 +19,7 @@ from memory_adapt.cli.program import (
     print_table,
     say,
 )
+from memory_adapt.data.names import printable
 
 if TYPE_CHECKING:
     from memory_adapt.adaptation import Prediction
@@ -77,17 +78,18 @@ class Adapt:
             invert={"auto": "auto", "yes": True, "no": False}[self.invert],  # type: ignore[arg-type]
         )
         for path, reason in dataset.skipped:
-            note(f"skipped {path}: {reason}")
+            note(printable(f"skipped {path}: {reason}"))
         conversions = describe_conversions(dataset, learner.config)
         if conversions:
             note(conversions)
-        say(f"{len(dataset)} images of {dataset.classes} classes: {', '.join(dataset.class_names)}")
+        names = [printable(name) for name in dataset.class_names]
+        say(f"{len(dataset)} images of {dataset.classes} classes: {', '.join(names)}")
         predictions: list[Prediction] = []
         options = {"order": self.order, "seed": self.seed, "repeats": self.repeats}
         for prediction in adapt(learner, dataset, delay=learner.delay, **options):  # type: ignore[arg-type]
             predictions.append(prediction)
             if prediction.repeat == 1 and not self.quiet:
-                self._say_step(predictions, max(map(len, dataset.class_names)))
+                self._say_step(predictions, max(map(len, names)))
         write_predictions(self.out / "predictions.csv", predictions)
         self._summarise(predictions, dataset)
         for name in ("predictions.csv", "shots.png", "stream.png"):
@@ -95,11 +97,12 @@ class Adapt:
 
     def _say_step(self, predictions: Sequence[Prediction], widest: int) -> None:
         p = predictions[-1]
+        predicted, label, file = map(printable, (p.predicted, p.label, Path(p.file).name))
         so_far = sum(p.correct for p in predictions) / len(predictions)
         mark = "right" if p.correct else "wrong" if p.known else "wrong, label not seen yet"
         say(
-            f"{p.step:>4}  said {p.predicted:<{widest}}  ({p.probability:4.0%})  "
-            f"is {p.label:<{widest}}  so far {so_far:4.0%}  {Path(p.file).name}  {mark}"
+            f"{p.step:>4}  said {predicted:<{widest}}  ({p.probability:4.0%})  "
+            f"is {label:<{widest}}  so far {so_far:4.0%}  {file}  {mark}"
         )
 
     def _summarise(self, predictions: Sequence[Prediction], dataset: ImageDataset) -> None:

@@ -11,25 +11,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from memory_adapt.config import LaunchConfig
 from memory_adapt.evaluation import evaluate
-from memory_adapt.experiments.table_2_1 import SHOTS, STREAM_SHOTS, TEST_SEED, WAYS
-from memory_adapt.experiments.trained import (
-    load_learner,
-    run_folder,
-    train_command,
-    train_or_resume,
-)
+from memory_adapt.experiments.table_2_1 import SHOTS, TEST_SEED, WAYS, Sizes
+from memory_adapt.experiments.trained import find_learner
 from memory_adapt.models.interface import OnlineClassifier
 from memory_adapt.models.registry import build_model
-from priors_shared.datasets import load_dataset
+from memory_adapt.plots import save_figure
+from priors_shared.datasets import ImageDataset, load_dataset
 from priors_shared.devices import hardware
 from priors_shared.episodes import OnlineEpisodeSampler
 from priors_shared.reports import Cell, Curve, Measured, Table, line_figure, write_result
+from priors_shared.runs import write_atomically
 
 CLAIM = "the same network, trained with labels that arrive late, adapts; prototypes must be told the delay"
 DELAYS = (1, 2, 3, 5)
-EPISODES = 300
 LEARNERS = {
     "CL+LSTM": ("cl-lstm", "omniglot_5way"),
     "CL+LSTM trained with d = 3": ("cl-lstm", "omniglot_5way_delay3"),
@@ -37,55 +32,66 @@ LEARNERS = {
     "CPM": ("cpm", "omniglot_5way"),
 }
 TOLD = "OPN told the delay"
+SIZES = Sizes(episodes=300)
 
 
-def run(
-    preset: str = "cpu",
-    out: Path = Path("docs/results"),
-    quick: bool = False,
-    runs: Path = Path("runs"),
-) -> None:
+def run(preset: str, out: Path, quick: bool, runs: Path, *, sizes: Sizes = SIZES) -> None:
     """Evaluate the learners of seed 0 at each delay; train the delayed one if missing (unless quick)."""
     suffix = "_cpu" if preset == "cpu" else ""
-    learners = {title: (model, stem + suffix) for title, (model, stem) in LEARNERS.items()}
     dataset = load_dataset("omniglot", "test")
     rows: list[dict[str, Any]] = []
-    for title, (model, preset_name) in learners.items():
-        folder = run_folder(runs, preset_name, model, 0)
-        if quick and not (folder / "model").is_dir():
+    commands: dict[str, str] = {}
+    for title, (model, stem) in LEARNERS.items():
+        trained = find_learner(runs, stem + suffix, model, 0, quick=quick)
+        if trained is None:
             continue
-        learner = (
-            load_learner(folder / "model")
-            if quick
-            else train_or_resume(preset_name, model, 0, runs=runs, where=LaunchConfig())
-        )
-        variants: dict[str, Any] = {title: lambda delay, learner=learner: learner}
+        commands[title] = trained.command
+        variants = {title: dict.fromkeys(DELAYS, trained.learner)}
         if model == "opn":
-            variants[TOLD] = lambda delay, learner=learner: _told(learner, delay)
-        for name, learner_at in variants.items():
-            for delay in DELAYS:
-                sampler = OnlineEpisodeSampler(dataset, ways=WAYS, shots=STREAM_SHOTS, delay=delay)
-                accuracy = evaluate(learner_at(delay), sampler, episodes=EPISODES, seed=TEST_SEED)
-                mean = (100 * accuracy.mean).tolist()
-                half = (50 * (accuracy.high - accuracy.low)).tolist()
-                cells = {f"{k}-shot": Measured(round(mean[k], 2), round(half[k], 2)) for k in SHOTS}
-                rows.append({"learner": name, "delay": delay, **cells})
-    if not rows:
-        return
+            variants[TOLD] = {delay: _told(trained.learner, delay) for delay in DELAYS}
+        for name, learners in variants.items():
+            rows += [
+                {"learner": name, "delay": delay, **_accuracy(learner, dataset, delay, sizes)}
+                for delay, learner in learners.items()
+            ]
+    if rows:
+        _write(preset, out, rows, commands, sizes)
+
+
+def _accuracy(
+    learner: OnlineClassifier, dataset: ImageDataset, delay: int, sizes: Sizes
+) -> dict[str, Measured]:
+    """Percent at each number of shots, with the 95 % interval over streams."""
+    sampler = OnlineEpisodeSampler(dataset, ways=sizes.ways, shots=sizes.samples, delay=delay)
+    accuracy = evaluate(learner, sampler, episodes=sizes.episodes, seed=TEST_SEED)
+    mean = (100 * accuracy.mean).tolist()
+    half = (50 * (accuracy.high - accuracy.low)).tolist()
+    return {f"{k}-shot": Measured(round(mean[k], 2), round(half[k], 2)) for k in SHOTS}
+
+
+def _write(
+    preset: str,
+    out: Path,
+    rows: Sequence[dict[str, Any]],
+    commands: Mapping[str, str],
+    sizes: Sizes,
+) -> None:
+    """The result's JSON, its table and its figure."""
     stem = out / f"delayed-labels-{preset}"
     write_result(
         stem.with_suffix(".json"),
         experiment="delayed-labels",
         claim=CLAIM,
         rows=rows,
-        config={name: train_command(p, m, 0) for name, (m, p) in learners.items()},
+        config=commands,
         seeds=[0],
-        data=f"omniglot, test classes, {EPISODES} balanced streams of {WAYS} x {STREAM_SHOTS}",
+        data=f"omniglot, test classes, {sizes.episodes} balanced streams of "
+        f"{sizes.ways} x {sizes.samples}",
         hardware=hardware(),
         command=f"memory-adapt reproduce delayed-labels --preset {preset}",
     )
-    stem.with_suffix(".md").write_text(delays_table(rows).to_markdown() + "\n")
-    delays_figure(rows).savefig(stem.with_suffix(".png"), dpi=150)
+    write_atomically(stem.with_suffix(".md"), delays_table(rows).to_markdown() + "\n")
+    save_figure(delays_figure(rows), stem.with_suffix(".png"))
 
 
 def delays_table(rows: Sequence[Mapping[str, Any]]) -> Table:

@@ -8,37 +8,23 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from memory_adapt import plots
-from memory_adapt.config import LaunchConfig
 from memory_adapt.evaluation import CONTROLS, blind_bound, evaluate, weights_hash
-from memory_adapt.experiments.trained import (
-    load_learner,
-    load_unfinished,
-    run_folder,
-    train_command,
-    train_or_resume,
-)
+from memory_adapt.experiments.trained import TrainedRun, find_learner
 from memory_adapt.models.interface import OnlineClassifier
 from memory_adapt.models.registry import LEARNERS
-from memory_adapt.presets import PRESETS
 from memory_adapt.training.online import run_config
 from priors_shared.datasets import load_dataset
 from priors_shared.devices import hardware
 from priors_shared.episodes import OnlineEpisodeSampler
-from priors_shared.reports import (
-    Cell,
-    Measured,
-    Table,
-    comparison_table,
-    write_result,
-)
-from priors_shared.runs import read_metrics, training_seconds, write_atomically
+from priors_shared.reports import Cell, Measured, Table, comparison_table, read_result, write_result
+from priors_shared.runs import write_atomically
 
 CLAIM = (
     "CL+LSTM (memory in every layer) beats prototypes and memory behind a fixed encoder, "
@@ -46,11 +32,25 @@ CLAIM = (
 )
 SHOTS = (1, 5, 8)
 TABLE_SHOTS = (0, *SHOTS)
-STREAM_SHOTS = 10
 WAYS = 5
 TEST_SEED = 20_000
-EPISODES, CONTROL_EPISODES = 1000, 100
 
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """How much is evaluated."""
+
+    ways: int = WAYS
+    """classes in a stream"""
+    samples: int = 10
+    """images of each class in a stream"""
+    episodes: int = 1000
+    """streams"""
+    control_episodes: int = 100
+    """streams of each control"""
+
+
+SIZES = Sizes()
 Row = tuple[float | None, float | None, float | None]
 THESIS: dict[str, dict[str, Row]] = {
     "omniglot": {
@@ -90,107 +90,92 @@ def plans(preset: str, dataset: str) -> list[Plan]:
     return [*rows, (SCRATCH, f"{stem}_scratch_cpu", "cl-lstm", (0,))]
 
 
-def run(
-    preset: str = "cpu",
-    out: Path = Path("docs/results"),
-    quick: bool = False,
-    runs: Path = Path("runs"),
-) -> None:
+def run(preset: str, out: Path, quick: bool, runs: Path, *, sizes: Sizes = SIZES) -> None:
     """Train what is missing (unless quick), evaluate on held-out test classes, write the results."""
     for dataset in THESIS:
-        _run_dataset(preset, dataset, out, quick, runs)
+        arms = {}
+        sampler = OnlineEpisodeSampler(
+            load_dataset(dataset, "test"), ways=sizes.ways, shots=sizes.samples
+        )
+        for title, preset_name, model, seeds in plans(preset, dataset):
+            # From scratch is shown however far it got; the others only when they are done.
+            options = {"quick": quick, "unfinished": title == SCRATCH}
+            trained = [find_learner(runs, preset_name, model, seed, **options) for seed in seeds]
+            entries = [(t, _evaluated_once(t, dataset, sampler, sizes)) for t in trained if t]
+            if entries:
+                arms[title] = entries
+        if arms:
+            _write(preset, dataset, out, arms, sizes)
 
 
-def _run_dataset(preset: str, dataset: str, out: Path, quick: bool, runs: Path) -> None:
-    where = LaunchConfig()
-    sampler = OnlineEpisodeSampler(load_dataset(dataset, "test"), ways=WAYS, shots=STREAM_SHOTS)
-    rows: list[dict[str, Any]] = []
-    per_seed: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    curves: dict[str, list[dict[str, Any]]] = {}
-    losses: dict[str, list[dict[str, Any]]] = {}
-    configs: dict[str, Any] = {}
-    for title, preset_name, model, seeds in plans(preset, dataset):
-        config = PRESETS[preset_name](model)
-        for seed in seeds:
-            folder = run_folder(runs, preset_name, model, seed)
-            unfinished = None
-            if quick and not (folder / "model").is_dir():
-                # From scratch is shown however far it got; the others only when they are done.
-                found = load_unfinished(folder, config) if title == SCRATCH else None
-                if found is None:
-                    continue
-                learner, unfinished = found
-            elif quick:
-                learner = load_learner(folder / "model")
-            else:
-                learner = train_or_resume(preset_name, model, seed, runs=runs, where=where)
-            entry = _evaluated_once(folder / "test.json", learner, dataset, sampler)
-            entry |= {
-                "seed": seed,
-                "command": train_command(preset_name, model, seed),
-                "training_seconds": training_seconds(folder),
-                "steps": unfinished or sum(s.steps for s in config.stages),
-                "finished": unfinished is None,
-            }
-            per_seed[title].append(entry)
-            metrics = read_metrics(folder)
-            curves[f"{title}, seed {seed}"] = validation_curve(metrics)
-            losses[f"{title}, seed {seed}"] = loss_curve(metrics)
-        if per_seed[title]:
-            configs[title] = run_config(config)
-            rows.append({"model": title} | _summary(per_seed[title]))
-    if not rows:
-        return
+def _write(
+    preset: str,
+    dataset: str,
+    out: Path,
+    arms: Mapping[str, Sequence[tuple[TrainedRun, dict[str, Any]]]],
+    sizes: Sizes,
+) -> None:
+    """The result's JSON, its Markdown table and its figures."""
+    per_seed = {title: [r.record() | entry for r, entry in runs] for title, runs in arms.items()}
+    rows = [{"model": title, **_summary(entries)} for title, entries in per_seed.items()]
+    metrics = {
+        f"{title}, seed {r.seed}": r.metrics() for title, runs in arms.items() for r, _ in runs
+    }
     thesis = {
         name: {f"{k}-shot": v for k, v in zip(SHOTS, values, strict=True)}
         for name, values in THESIS[dataset].items()
     }
-    stem = f"table-2.1-{dataset}-{preset}"
     bounds = {
-        "blind bound": [100 * b for b in blind_bound(WAYS, STREAM_SHOTS)],
-        "blind bound among labels seen": [
-            100 * b for b in blind_bound(WAYS, STREAM_SHOTS, skip_first=True)
-        ],
+        name: [100 * b for b in blind_bound(sizes.ways, sizes.samples, skip_first=skip)]
+        for name, skip in (("blind bound", False), ("blind bound among labels seen", True))
     }
+    stem = f"table-2.1-{dataset}-{preset}"
     write_result(
         out / f"{stem}.json",
         experiment="table-2.1",
         claim=CLAIM,
         rows=rows,
-        config=configs,
+        config={title: run_config(runs[0][0].config) for title, runs in arms.items()},
         seeds=sorted({e["seed"] for entries in per_seed.values() for e in entries}),
-        data=f"{dataset}, test classes (never used in training), {EPISODES} balanced streams of "
-        f"{WAYS} x {STREAM_SHOTS}, the same for every learner",
+        data=f"{dataset}, test classes (never used in training), {sizes.episodes} balanced streams of "
+        f"{sizes.ways} x {sizes.samples}, the same for every learner",
         hardware=hardware(),
         command=f"memory-adapt reproduce table-2.1 --preset {preset}",
         thesis=thesis,
         extra={
-            "per_seed": {title: entries for title, entries in per_seed.items() if entries},
-            "curves": curves,
-            "losses": losses,
+            "per_seed": per_seed,
+            "curves": {name: validation_curve(lines) for name, lines in metrics.items()},
+            "losses": {name: loss_curve(lines) for name, lines in metrics.items()},
             "blind_bounds": bounds,
         },
     )
-    write_pages(out, stem, json.loads((out / f"{stem}.json").read_text()), rows, thesis)
+    result = read_result(out / f"{stem}.json")
+    table = result_table(rows, thesis, bounds)
+    write_atomically(out / f"{stem}.md", table.to_markdown() + "\n")
+    plots.save_figure(shots_figure(result), out / f"{stem}-shots.png")
+    plots.save_figure(curves_figure(result), out / f"{stem}-curves.png")
 
 
 def _evaluated_once(
-    path: Path, learner: OnlineClassifier, dataset: str, sampler: OnlineEpisodeSampler
+    run: TrainedRun, dataset: str, sampler: OnlineEpisodeSampler, sizes: Sizes
 ) -> dict[str, Any]:
     """`evaluate_learner`, kept in the run folder: an interrupted table goes on where it was."""
     what = {
         "dataset": dataset,
         "ways": sampler.ways,
-        "episodes": EPISODES,
-        "control_episodes": CONTROL_EPISODES,
+        "episodes": sizes.episodes,
+        "control_episodes": sizes.control_episodes,
         "seed": TEST_SEED,
-        "weights": weights_hash(learner),
+        "weights": weights_hash(run.learner),
     }
+    path = run.folder / "test.json"
     if path.is_file():
         kept: dict[str, Any] = json.loads(path.read_text())
         if kept.pop("what") == what:
             return kept
-    entry = evaluate_learner(learner, sampler, episodes=EPISODES, control_episodes=CONTROL_EPISODES)
+    entry = evaluate_learner(
+        run.learner, sampler, episodes=sizes.episodes, control_episodes=sizes.control_episodes
+    )
     write_atomically(path, json.dumps({"what": what, **entry}))
     return entry
 
@@ -223,8 +208,7 @@ def _summary(entries: Sequence[Mapping[str, Any]]) -> dict[str, Cell]:
     }
     for control in CONTROLS:
         # The worst case over the shots reported: the control must hold everywhere.
-        values = [max(e["controls"][control][k] for k in SHOTS) for e in entries]
-        cells[control] = max(values)
+        cells[control] = max(max(e["controls"][control][k] for k in SHOTS) for e in entries)
     return cells
 
 
@@ -249,20 +233,6 @@ def loss_curve(metrics: Sequence[Mapping[str, Any]], most: int = 150) -> list[di
         steps = [block[-1]["step"] for block in blocks]
         curve.append({"kind": kind, "steps": steps, "losses": means})
     return curve
-
-
-def write_pages(
-    out: Path,
-    stem: str,
-    result: Mapping[str, Any],
-    rows: Sequence[dict[str, Any]],
-    thesis: Mapping[str, Mapping[str, Cell]],
-) -> None:
-    """The Markdown table and the two figures beside a result's JSON."""
-    table = result_table(rows, thesis, result["blind_bounds"])
-    (out / f"{stem}.md").write_text(table.to_markdown() + "\n")
-    shots_figure(result).savefig(out / f"{stem}-shots.png", dpi=150)
-    curves_figure(result).savefig(out / f"{stem}-curves.png", dpi=150)
 
 
 def result_table(

@@ -2,69 +2,81 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from memory_adapt.config import CHECKPOINT_KIND, LaunchConfig, TrainConfig
+from memory_adapt.config import LaunchConfig, TrainConfig
 from memory_adapt.models.interface import OnlineClassifier
-from memory_adapt.models.registry import build_model, config_from_json, config_to_json
+from memory_adapt.models.registry import build_model
 from memory_adapt.presets import PRESETS
-from memory_adapt.training.online import run_config, train
-from priors_shared.checkpoints import has_training_state, load_training_state, load_weights
-from priors_shared.runs import Run
+from memory_adapt.pretrained import OnlineLearner
+from memory_adapt.training.online import run_config, steps_before, train
+from priors_shared.checkpoints import has_training_state, has_weights, load_training_state
+from priors_shared.runs import Run, read_metrics, training_seconds
 
 
-def run_folder(runs: Path, preset: str, model: str, seed: int) -> Path:
-    """Where `memory-adapt train` keeps this training."""
-    return runs / preset / f"{model}-{seed}"
+@dataclass(frozen=True)
+class TrainedRun:
+    """A run folder's learner, and the step that its weights are of."""
+
+    folder: Path
+    config: TrainConfig
+    command: str
+    learner: OnlineClassifier
+    step: int
+
+    @property
+    def seed(self) -> int:
+        """The seed of initial weights and streams."""
+        return self.config.seed
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """What was logged up to the weights' step: another process may train on in the folder."""
+        return [line for line in read_metrics(self.folder) if line["step"] <= self.step]
+
+    def record(self) -> dict[str, Any]:
+        """What a result says of the run."""
+        return {
+            "seed": self.seed,
+            "command": self.command,
+            "training_seconds": training_seconds(self.folder, self.step),
+            "steps": self.step,
+            "finished": self.step == steps_before(self.config, len(self.config.stages)),
+        }
 
 
-def train_command(preset: str, model: str, seed: int) -> str:
-    """The command line that repeats a training."""
-    return f"memory-adapt train {preset} --model {model} --seed {seed}"
+def find_learner(
+    runs: Path, preset: str, model: str, seed: int, *, quick: bool, unfinished: bool = False
+) -> TrainedRun | None:
+    """The trained learner of a preset, from its folder below `runs`; trained first where it is missing.
 
-
-def train_or_resume(
-    preset: str, model: str, seed: int, *, runs: Path, where: LaunchConfig
-) -> OnlineClassifier:
-    """The trained learner; at once if its run folder holds it."""
-    out = run_folder(runs, preset, model, seed)
-    if (out / "model").is_dir():
-        return load_learner(out / "model")
+    quick: train nothing; None where it is missing. unfinished: then the last checkpoint of a training
+    that still runs or was interrupted will do.
+    """
     config = replace(PRESETS[preset](model), seed=seed)
-    with Run.create(
-        out,
-        run_config(config),
-        command=train_command(preset, model, seed),
-        resume=True,
-        quiet=where.quiet,
-    ) as run:
-        return train(config, where, run).eval()
+    folder = runs / preset / f"{model}-{seed}"
+    command = f"memory-adapt train {preset} --model {model} --seed {seed}"
+    total = steps_before(config, len(config.stages))
+    if quick and not has_weights(folder / "model"):
+        checkpoint = _last_checkpoint(folder, config) if unfinished else None
+        return TrainedRun(folder, config, command, *checkpoint) if checkpoint else None
+    if not has_weights(folder / "model"):
+        with Run.create(folder, run_config(config), command=command, resume=True) as run:
+            train(config, LaunchConfig(), run)
+    learner = OnlineLearner.from_pretrained(folder / "model").model
+    return TrainedRun(folder, config, command, learner, total)
 
 
-def load_learner(folder: Path) -> OnlineClassifier:
-    """The learner that `training.save_learner` wrote, in evaluation mode on the CPU."""
-    record, weights = load_weights(folder, kind=CHECKPOINT_KIND)
-    return _with_weights(record["config"], weights)
-
-
-def load_unfinished(run: Path, config: TrainConfig) -> tuple[OnlineClassifier, int] | None:
-    """A running or interrupted training's learner at its last checkpoint, and the steps done."""
-    checkpoints = run / "checkpoints"
-    if not has_training_state(checkpoints):
+def _last_checkpoint(folder: Path, config: TrainConfig) -> tuple[OnlineClassifier, int] | None:
+    """The learner at its last checkpoint, and the steps done."""
+    if not has_training_state(folder / "checkpoints"):
         return None
-    state = load_training_state(checkpoints)
+    state = load_training_state(folder / "checkpoints")
     prefix = "model."
     weights = {
         k.removeprefix(prefix): v for k, v in state.model_state.items() if k.startswith(prefix)
     }
-    done = sum(s.steps for s in config.stages[: int(state.stage)]) + state.step
-    return _with_weights(config_to_json(config.model), weights), done
-
-
-def _with_weights(config: Mapping[str, Any], weights: Mapping[str, Any]) -> OnlineClassifier:
-    model = build_model(config_from_json(dict(config)))
+    model = build_model(config.model, delay=config.delay)
     model.load_state_dict(weights)
-    return model.eval()
+    return model.eval(), steps_before(config, int(state.stage)) + state.step

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from torch import nn
+from torch import Tensor, nn
 
 from memory_adapt.config import (
     CHECKPOINT_KIND,
@@ -107,6 +107,19 @@ def save_learner(folder: Path, model: OnlineClassifier, **extra: object) -> None
     )
 
 
+def check_finite(loss: Tensor, step: int) -> None:
+    """End a training that diverged, before it writes anything.
+
+    Raises:
+        UserError: the loss is NaN or infinite.
+    """
+    if not torch.isfinite(loss):
+        raise UserError(
+            f"step {step}: the loss is {float(loss.detach())}, the training has diverged; lower the "
+            "learning_rate or clip_norm of its stage"
+        )
+
+
 def run_config(config: TrainConfig) -> dict[str, Any]:
     """What a run folder's config.json holds."""
     return asdict(config) | {"model": config_to_json(config.model)}
@@ -169,6 +182,7 @@ def _run_stage(
             generator = generator_for(config.seed, index, step, fabric.global_rank)
             streams = sampler.sample_streams(settings.batch_size, generator)
             loss = objective(train_inputs(streams, generator), streams.labels, streams.feedback)
+            check_finite(loss, before + step + 1)
             optimizer.zero_grad()
             fabric.backward(loss)
             if settings.clip_norm is not None:

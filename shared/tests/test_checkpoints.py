@@ -1,6 +1,7 @@
 """Checkpoints: exact round trips, no mixed pair whenever the writer is killed, clear errors."""
 
 import errno
+import hashlib
 import json
 import os
 import signal
@@ -13,18 +14,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 from torch import nn
 
 from priors_shared import checkpoints
 from priors_shared.checkpoints import (
+    checkpoint_kind,
     find_weights,
     has_training_state,
+    load_state,
     load_training_state,
     load_weights,
     save_training_state,
     save_weights,
 )
+from priors_shared.checkpoints.training_state import restore
 from priors_shared.errors import UserError
 
 KIND = "test net"
@@ -51,7 +56,6 @@ def load_number(folder: Path) -> float:
 
 def test_weights_return_exactly(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Linear(3, 2).to(torch.bfloat16), nn.BatchNorm1d(2))
-    model[0].weight.data[0, 0] = float("nan")
     save_weights(tmp_path / "new" / "folder", model, kind=KIND, config={"a": [1]}, extra={"acc": 9})
     record, weights = load_weights(tmp_path / "new" / "folder", kind=KIND)
     assert (record["schema"], record["kind"], record["config"]) == (1, KIND, {"a": [1]})
@@ -60,7 +64,7 @@ def test_weights_return_exactly(tmp_path: Path) -> None:
     assert weights.keys() == expected.keys()
     for name, tensor in weights.items():
         assert tensor.dtype == expected[name].dtype
-        assert torch.equal(tensor.nan_to_num(7.0), expected[name].nan_to_num(7.0))
+        assert torch.equal(tensor, expected[name])
 
 
 def test_half_the_bytes_come_back_as_the_models_own_type(tmp_path: Path) -> None:
@@ -152,9 +156,10 @@ def test_full_disk_leaves_the_old_pair(tmp_path: Path, monkeypatch: pytest.Monke
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", no_space)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(OSError, match=r"No space .*model\.safetensors"):
         save_number(tmp_path, 2)
     assert load_number(tmp_path) == 1
+    assert {path.name for path in tmp_path.iterdir()} == {"model.safetensors", "config.json"}
 
 
 def test_value_that_json_lacks_leaves_the_old_pair(tmp_path: Path) -> None:
@@ -228,6 +233,33 @@ def set_config(**changes: Any) -> Callable[[Path], None]:
     return overwrite("config.json", change)
 
 
+def resigned(**changes: Any) -> Callable[[Path], None]:
+    """A record as the versions wrote it that had a digest of the tensors alone."""
+
+    def change(content: bytes) -> bytes:
+        record = {**json.loads(content), **changes}
+        record.pop("record_digest")
+        return json.dumps(record).encode()
+
+    return overwrite("config.json", change)
+
+
+def folder_at(name: str) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        (folder / name).unlink()
+        (folder / name).mkdir()
+
+    return damage
+
+
+def tensors_are(content: bytes) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        (folder / "model.safetensors").write_bytes(content)
+        resigned(digest=hashlib.sha256(content).hexdigest())(folder)
+
+    return damage
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -235,7 +267,19 @@ def set_config(**changes: Any) -> Callable[[Path], None]:
         (overwrite("model.safetensors", lambda b: b[:-1] + b"!"), "SHA-256 differs"),
         (overwrite("model.safetensors", lambda b: b""), r"model\.safetensors: truncated"),
         (overwrite("config.json", lambda b: b[:-9]), r"config\.json: not JSON"),
-        (overwrite("config.json", lambda b: b"[1]"), "not the record of a checkpoint"),
+        (overwrite("config.json", lambda b: b"[1]"), "not a JSON object"),
+        (overwrite("config.json", lambda b: b"[" * 100_000), r"config\.json: not JSON"),
+        (overwrite("config.json", lambda b: b'{"a": ' + b"9" * 5000 + b"}"), "not JSON"),
+        (overwrite("config.json", lambda b: b"\xff\xfe{"), r"config\.json: not JSON"),
+        (set_config(kind=["odd"]), "not the record of a checkpoint"),
+        (set_config(digest=5), "not the record of a checkpoint"),
+        (set_config(schema={"odd": 1}), "checkpoint schema"),
+        (set_config(config={"value": 2}), r"config\.json: changed since it was written"),
+        (set_config(acc=0.99), r"config\.json: changed since it was written"),
+        (resigned(config=[1]), "its config is not an object"),
+        (folder_at("config.json"), r"config\.json: cannot be read \(Is a directory\)"),
+        (folder_at("model.safetensors"), r"model\.safetensors: cannot be read"),
+        (tensors_are(b"no tensors"), r"model\.safetensors: not a safetensors file"),
         (overwrite("config.json", lambda b: b'{"a": 1}'), "not the record of a checkpoint"),
         (set_config(schema=2), "schema 2, this version reads 1"),
         (set_config(kind="other net"), "holds a other net, not a test net"),
@@ -252,6 +296,106 @@ def test_damage_is_named_in_one_line(
         load_weights(tmp_path, kind=KIND)
     assert str(tmp_path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_record_of_before_is_read(tmp_path: Path) -> None:
+    save_number(tmp_path, 4)
+    resigned()(tmp_path)
+    assert load_number(tmp_path) == 4
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_weights_that_are_not_finite_are_neither_saved_nor_loaded(
+    tmp_path: Path, value: float
+) -> None:
+    save_number(tmp_path, 1)
+    diverged = constant_model(1)
+    with torch.no_grad():
+        next(diverged.parameters())[0, 0] = value
+    with pytest.raises(UserError, match=r"the weights are not finite \(weight\)"):
+        save_weights(tmp_path, diverged, kind=KIND, config={})
+    with pytest.raises(UserError, match="not finite"):
+        save_training_state(tmp_path, model=diverged, optimizer=None, step=1)
+    with pytest.raises(UserError, match="not finite"):  # 65504 is the largest of 16 bits
+        save_weights(tmp_path, constant_model(1e6), kind=KIND, config={}, half=True)
+    assert load_number(tmp_path) == 1
+    assert not has_training_state(tmp_path)
+    tensors_are(safetensors.torch.save(diverged.state_dict()))(tmp_path)
+    with pytest.raises(UserError, match="not finite"):
+        load_weights(tmp_path, kind=KIND)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.pop("bias"), "bias is missing"),
+        (lambda t: t.update(more=torch.ones(1)), "the model has no more"),
+        (lambda t: t.update(bias=torch.ones(5)), r"bias has shape \(5,\), the model's \(3,\)"),
+        (lambda t: t.update(bias=torch.ones(3, dtype=torch.int64)), r"bias holds torch\.int64"),
+    ],
+)
+def test_layers_that_do_not_fit_are_one_line(
+    tmp_path: Path, change: Callable[[Any], object], message: str
+) -> None:
+    tensors = dict(constant_model(2).state_dict())
+    load_state(constant_model(0), tensors, tmp_path)
+    change(tensors)
+    with pytest.raises(UserError, match=message) as caught:
+        load_state(constant_model(0), tensors, tmp_path)
+    assert str(caught.value).startswith(f"{tmp_path}: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_kind_of_a_checkpoint(tmp_path: Path) -> None:
+    assert checkpoint_kind(tmp_path / "absent") is None
+    (tmp_path / "config.json").write_text('{"kind": "a setting of some run"}')
+    assert checkpoint_kind(tmp_path) is None
+    save_number(tmp_path / "model", 1)
+    assert checkpoint_kind(tmp_path) == checkpoint_kind(tmp_path / "model") == KIND
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"step": "many"},
+        {"step": None},
+        {"optimizer": {"dict": 5}},
+        {"optimizer": {"tensor": "missing"}},
+        {"optimizer": {"dict": [], "list": []}},
+        {"extra": [1]},
+        {"extra": {"list": 5}},
+    ],
+)
+def test_a_damaged_training_state_is_one_line(tmp_path: Path, changes: dict[str, Any]) -> None:
+    model, optimizer = build("Adam")
+    train(model, optimizer, 1)
+    save_training_state(tmp_path, model=model, optimizer=optimizer, step=1)
+    path = tmp_path / "training.json"
+    record = {**json.loads(path.read_text()), **changes}
+    record.pop("record_digest")
+    path.write_text(json.dumps(record))
+    with pytest.raises(
+        UserError, match=r"training\.json: not the state of this training"
+    ) as caught:
+        load_training_state(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_state_of_other_layers_or_another_optimizer_is_one_line(tmp_path: Path) -> None:
+    model, optimizer = build("Adam")
+    train(model, optimizer, 1)
+    save_training_state(tmp_path, model=model, optimizer=optimizer, step=1)
+    state = load_training_state(tmp_path)
+    with pytest.raises(UserError, match="is missing"):
+        restore(state, nn.Linear(1, 1), None, tmp_path)
+    fewer = torch.optim.Adam(model[0].parameters())
+    with pytest.raises(UserError, match="not the state of this training"):
+        restore(state, model, fewer, tmp_path)
+
+
+def test_random_states_are_not_stored(tmp_path: Path) -> None:
+    save_training_state(tmp_path, model=constant_model(1), optimizer=None, step=1)
+    assert "random" not in json.loads((tmp_path / "training.json").read_text())
 
 
 def test_missing_folder_is_not_looked_for_on_the_hub(tmp_path: Path) -> None:
@@ -318,6 +462,9 @@ def test_names_of_weights(tmp_path: Path) -> None:
         find("large")
     with pytest.raises(UserError, match=r"not finished.*net train \.\.\. --resume"):
         find(unfinished)
+    for name in ("x" * 5000, "y/" * 3000):
+        with pytest.raises(UserError, match="cannot be read"):
+            find(name)
     with pytest.raises(UserError, match=r"is a file: give the folder"):
         find(unfinished / "metrics.jsonl")
 
@@ -346,12 +493,12 @@ def train(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int) -> Non
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_resumed_training_is_the_uninterrupted_one(tmp_path: Path, name: str) -> None:
-    """Same parameters to the bit: optimizer, dropout and data draws all go on where they were."""
+    """Same parameters to the bit, where the draws are the same."""
     torch.manual_seed(1)
     model, optimizer = build(name)
     train(model, optimizer, 3)
     save_training_state(tmp_path, model=model, optimizer=optimizer, step=3, stage=1)
-    saved = optimizer.state_dict()
+    saved, random = optimizer.state_dict(), torch.get_rng_state()
     train(model, optimizer, 4)
 
     torch.manual_seed(2)
@@ -361,7 +508,7 @@ def test_resumed_training_is_the_uninterrupted_one(tmp_path: Path, name: str) ->
     assert state.optimizer_state is not None
     its_optimizer.load_state_dict(state.optimizer_state)
     assert repr(its_optimizer.state_dict()["param_groups"]) == repr(saved["param_groups"])
-    state.restore_random()
+    torch.set_rng_state(random)
     train(resumed, its_optimizer, 4)
     for a, b in zip(model.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(a, b)

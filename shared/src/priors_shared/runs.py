@@ -26,6 +26,7 @@ from typing import IO, Any, Protocol, runtime_checkable
 
 from priors_shared.console import Progress
 from priors_shared.errors import UserError
+from priors_shared.files import write_atomically as write_atomically  # house: alias
 from priors_shared.launching import follows
 
 _LOG = logging.getLogger(__name__)
@@ -282,16 +283,6 @@ def source_commit() -> str | None:
     if _git(here.parent, "ls-files", "--error-unmatch", here.name) is None:
         return None
     return _git(here.parent, "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*")
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file so that a kill leaves the old or the new one, never half of it."""
-    pending = path.with_name(f"{path.name}.next")
-    with open(pending, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(pending, path)
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

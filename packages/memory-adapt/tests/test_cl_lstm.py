@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import pairwise
 
 import pytest
 import torch
@@ -293,23 +292,6 @@ def silence(layers: Iterator[ConvLSTM]) -> None:
 # --- streams ---
 
 
-@torch.no_grad()
-@pytest.mark.parametrize("config", VARIANTS)
-def test_streaming_steps_give_the_numbers_of_the_whole_stream(config: dict[str, object]) -> None:
-    model = build(torch.float32, **config)
-    images, _, feedback = stream(torch.float32)
-    whole, last = model(images, feedback)
-    state = model.initial_state(BATCH)
-    for t in range(TIME):
-        logits, after = model.step(images[t], feedback[t], state)
-        close(logits, whole[t], 1e-5)
-        assert after.keys() == state.keys()
-        assert all(after[name].shape == state[name].shape for name in state)
-        state = after
-    for name in last:
-        close(state[name], last[name], 1e-5)
-
-
 @pytest.mark.parametrize("config", VARIANTS)
 def test_streaming_steps_give_the_gradients_of_the_whole_stream(config: dict[str, object]) -> None:
     model = build(**config)
@@ -350,84 +332,6 @@ def gradients_of(model: CLLSTM) -> dict[str, Tensor]:
         gradients[name] = parameter.grad
         parameter.grad = None
     return gradients
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("delay", [1, 3])
-@pytest.mark.parametrize("i", [0, 3, TIME - 2])
-@pytest.mark.parametrize("config", VARIANTS)
-def test_a_prediction_knows_neither_its_label_nor_the_future(
-    config: dict[str, object], i: int, delay: int
-) -> None:
-    model = build(**config)
-    images, labels, feedback = stream(delay=delay)
-    logits, _ = model(images, feedback)
-    other_labels, other_images = labels.clone(), images.clone()
-    other_labels[i + 1 - delay :] = (labels[i + 1 - delay :] + 1) % WAYS  # what has not arrived
-    other_images[i + 1 :] = 1 - images[i + 1 :]
-    if i + 1 < delay:
-        other_labels = (labels + 1) % WAYS
-    perturbed, _ = model(other_images, feedback_of(other_labels, delay))
-    close(perturbed[: i + 1], logits[: i + 1], 1e-12)
-    assert not torch.allclose(perturbed[i + 1 :], logits[i + 1 :], atol=1e-6)
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("config", VARIANTS)
-def test_a_prediction_uses_the_labels_and_images_before_it(config: dict[str, object]) -> None:
-    model = build(**config)
-    images, labels, feedback = stream()
-    logits, _ = model(images, feedback)
-    for i, j in pairwise(range(TIME)):
-        other_labels, other_images = labels.clone(), images.clone()
-        other_labels[i] = (labels[i] + 1) % WAYS
-        other_images[i] = 1 - images[i]
-        for change in (
-            model(images, feedback_of(other_labels))[0],
-            model(other_images, feedback)[0],
-        ):
-            assert not torch.allclose(change[j:], logits[j:], atol=1e-6)
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("config", VARIANTS)
-def test_streams_in_a_batch_do_not_interact(config: dict[str, object]) -> None:
-    model = build(**config)
-    images, _, feedback = stream()
-    together, _ = model(images, feedback)
-    for b in range(BATCH):
-        close(model(images[:, [b]], feedback[:, [b]])[0], together[:, [b]], 1e-10)
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("config", VARIANTS)
-def test_permuting_label_slots_permutes_the_logits(config: dict[str, object]) -> None:
-    """With the label channels and the classifier's rows permuted likewise."""
-    model = build(**config)
-    images, _, feedback = stream()
-    logits, _ = model(images, feedback)
-    to = torch.tensor([2, 0, 1])  # slot k becomes to[k]
-    for weight in label_weights(model).values():
-        weight[:, to] = weight.clone()
-    for rows in (model.classifier.weight, model.classifier.bias):
-        rows[to] = rows.clone()
-    permuted, _ = model(images, torch.where(feedback == NULL, NULL, to[feedback.clamp(min=0)]))
-    close(permuted[..., to], logits, 1e-10)
-    assert not torch.allclose(permuted, logits)
-
-
-@torch.no_grad()
-def test_a_state_can_be_forked() -> None:
-    model = build()
-    images, _, feedback = stream()
-    _, state = model(images[:3], feedback[:3])
-    before = {name: tensor.clone() for name, tensor in state.items()}
-    once, _ = model(images[3:], feedback[3:], state)
-    other, _ = model(1 - images[3:], feedback[3:], state)
-    again, _ = model(images[3:], feedback[3:], state)
-    assert torch.equal(once, again)
-    assert not torch.allclose(once, other)
-    assert all(torch.equal(state[name], before[name]) for name in state)
 
 
 # --- the start of the staged recipe ---

@@ -37,7 +37,10 @@ MODELS: dict[str, ModelConfig] = {
     "apl-delay-3": APLConfig(**SMALL, hidden=12, neighbours=3, slots=5),
     "cl-lstm": CLLSTMConfig(**SMALL, hidden=12),
     "cl-lstm-first": CLLSTMConfig(**SMALL, hidden=12, label_injection="first", gate_norm=True),
-    "cl-lstm-lstm": CLLSTMConfig(**SMALL, hidden=12, label_injection="lstm"),
+    "cl-lstm-lstm": CLLSTMConfig(**SMALL, hidden=12, label_injection="lstm", skip=False),
+    "cl-lstm-strided": CLLSTMConfig(
+        **SMALL, hidden=12, first_width=2, strides=(2, 1, 1, 1), pools=(True, True, False, True)
+    ),
 }
 
 
@@ -178,9 +181,10 @@ def test_permuting_label_slots_permutes_the_logits(model: OnlineClassifier) -> N
     to = torch.tensor([2, 0, 1])  # slot k becomes to[k]
     permuted_feedback = torch.where(feedback < 0, feedback, to[feedback.clamp(min=0)])
     if isinstance(model, CLLSTM):
-        for layer, features in zip(model.encoder, (1, 8, 8, 8), strict=True):
-            permute_(layer.input_conv.weight.transpose(0, 1)[features:], to)
-        permute_(model.lstm.weight_ih_l0.mT[model.features :], to)
+        for layer in (layer for i, layer in enumerate(model.layers) if model.injects(i)):
+            permute_(layer.input_conv.weight.transpose(0, 1)[-WAYS:], to)
+        if model.inject_lstm:
+            permute_(model.lstm.weight_ih_l0.mT[-WAYS:], to)
     if isinstance(model, LSTMLearner):
         permute_(model.lstm.weight_ih_l0.mT[-WAYS:], to)
     if isinstance(model, NTM):
@@ -196,9 +200,8 @@ def test_permuting_label_slots_permutes_the_logits(model: OnlineClassifier) -> N
 
 
 def permute_(rows: Tensor, to: Tensor) -> None:
-    """Row k becomes row to[k]; nothing to do where no row takes labels."""
-    if len(rows) > 0:
-        rows[to] = rows.clone()
+    """Row k becomes row to[k]."""
+    rows[to] = rows.clone()
 
 
 def test_every_parameter_gets_a_finite_gradient(model: OnlineClassifier) -> None:

@@ -238,11 +238,12 @@ def test_configuration_that_does_not_fit_the_weights_is_named(tmp_path: Path) ->
         for key, value in (("width", 5), ("width", 10**9), ("width", "4"), ("strides", 1))
     ]
     damaged += [{"config": {**record["config"], key: 1}} for key in ("no_such_option", "model")]
-    damaged += [{"config": []}, {"config": {}}, {"trained": [1]}, {"trained": {"stages": 3}}]
+    damaged += [{"config": {}}, {"trained": [1]}, {"trained": {"stages": 3}}]
     for change in (*damaged, {"delay": 0}, {"delay": "1"}):
         changed = {**record, **change}
+        changed.pop("record_digest")
         (tmp_path / "config.json").write_text(json.dumps(changed))
-        with pytest.raises(UserError, match="make no learner"):
+        with pytest.raises(UserError, match="no learner"):
             OnlineLearner.from_pretrained(tmp_path)
 
 

@@ -17,6 +17,7 @@ from priors_shared.datasets import ImageDataset
 from priors_shared.datasets.base import as_float
 from priors_shared.episodes import delay_labels, generator_for
 from priors_shared.errors import UserError
+from priors_shared.files import write_atomically
 from priors_shared.statistics import ShotAccuracy, accuracy_by_shot
 
 Order = Literal["shuffled", "sorted"]
@@ -140,4 +141,4 @@ def write_predictions(path: Path, predictions: Sequence[Prediction]) -> None:
         writer.writerow(row | {"correct": int(prediction.correct)})
     path.parent.mkdir(parents=True, exist_ok=True)
     # File names need not be text: what is none keeps its bytes.
-    path.write_bytes(table.getvalue().encode("utf-8", "surrogateescape"))
+    write_atomically(path, table.getvalue().encode("utf-8", "surrogateescape"))

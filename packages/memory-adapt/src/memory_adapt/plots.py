@@ -16,6 +16,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 from memory_adapt.data.names import printable
 from priors_shared.errors import UserError
+from priors_shared.files import write_atomically
 
 COLOURS = ("#1f6fb4", "#d9662b", "#2e8b57", "#8e5bb5", "#b8860b", "#c2427a", "0.2")
 LEARNERS = ("CL+LSTM", "CPM", "OPN", "LSTM", "NTM", "APL", "CL+LSTM from scratch")
@@ -239,7 +240,7 @@ def save_figure(figure: Figure, path: Path) -> Path:
         warnings.filterwarnings("ignore", message="Glyph .* missing")
         figure.savefig(image, format=_format_of(path), dpi=150)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(image.getvalue())
+    write_atomically(path, image.getvalue())
     return path
 
 

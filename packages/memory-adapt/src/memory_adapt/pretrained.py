@@ -14,9 +14,9 @@ from torch import Tensor
 from memory_adapt.config import CHECKPOINT_KIND, ModelConfig, current_names
 from memory_adapt.models.interface import OnlineClassifier, State
 from memory_adapt.models.registry import build_model, config_from_json, config_to_json
-from priors_shared.checkpoints import CONFIG, find_weights, load_weights, save_weights
+from priors_shared.checkpoints import CONFIG, find_weights, load_state, load_weights, save_weights
 from priors_shared.episodes import NULL_LABEL, delay_labels
-from priors_shared.errors import UserError
+from priors_shared.errors import UserError, first_line
 
 SHIPPED = Path(__file__).parent / "weights"
 WAYS = "ways"
@@ -73,18 +73,18 @@ class OnlineLearner:
         try:
             config = config_from_json(record["config"])
             trained = current_names(record.get("trained") or {})
+            delay = _delay_of(record) if delay is None else delay
             with torch.device("meta"):  # sizes alone: a damaged configuration may name huge ones
                 sizes = {n: v.shape for n, v in build_model(config).state_dict().items()}
-            if sizes != {n: v.shape for n, v in weights.items()}:
-                raise ValueError("layers of other sizes or names")
-            model = build_model(config, delay=_delay_of(record) if delay is None else delay)
-            model.load_state_dict(weights)
         except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
-            detail = " ".join(str(error).split())
             raise UserError(
-                f"{source}: the checkpoint's {CONFIG} and weights make no learner ({detail}); "
-                "was it written by another version?"
+                f"{source}: its {CONFIG} makes no learner ({first_line(error)}); was it written by "
+                "another version?"
             ) from error
+        if sizes != {n: v.shape for n, v in weights.items()}:
+            raise UserError(f"{source}: its {CONFIG} and weights make no learner: sizes differ")
+        model = build_model(config, delay=delay)
+        load_state(model, weights, source)
         try:
             model = model.to(device)
         except (RuntimeError, AssertionError) as error:  # torch's ways to say that it is not there

@@ -21,8 +21,11 @@ class Cost:
         """Print the table; write the numbers that are asked for."""
         from memory_adapt.cost import cost_table
         from priors_shared.devices import set_threads
+        from priors_shared.files import check_output_file
 
         set_threads(self.threads)
+        if self.out is not None:
+            check_output_file(self.out)
         rows = cost_table(measure=self.measure)
         columns = list(rows[0])
         names = [column.replace("_", "\n") for column in columns]  # narrow: there are many

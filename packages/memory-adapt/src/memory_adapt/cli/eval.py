@@ -84,9 +84,13 @@ class Eval:
         from memory_adapt.pretrained import OnlineLearner
         from priors_shared.devices import set_threads
         from priors_shared.episodes import OnlineEpisodeSampler
+        from priors_shared.files import check_output_file
 
         set_threads(self.threads)
         check_figure_path(self.plot)
+        for path in (self.out, self.plot):
+            if path is not None:
+                check_output_file(path)
         learner = OnlineLearner.from_pretrained(self.checkpoint, self.device, delay=self.delay)
         name = self.dataset or learner.trained.get("dataset")
         if not isinstance(name, str):

@@ -30,11 +30,9 @@ class Export:
         from memory_adapt.evaluation import weights_hash
         from memory_adapt.export import model_card, read_results
         from memory_adapt.pretrained import OnlineLearner
+        from priors_shared.files import fresh_folder
 
-        if self.out.exists() and (not self.out.is_dir() or any(self.out.iterdir())):
-            raise UserError(
-                f"out {self.out}: it is there already and not empty; use another folder"
-            )
+        check_output_folder(self.out)
         kept = Path(self.checkpoint) / "test.json"
         path = self.results or (kept if kept.is_file() else None)
         results = None if path is None else read_results(path)
@@ -45,9 +43,10 @@ class Export:
                 f"results {path}: measured on other weights than those of {self.checkpoint}; measure "
                 f"these with `memory-adapt eval {self.checkpoint} --out FILE`"
             )
-        learner.save_pretrained(self.out)
-        card = model_card(self.out.name, learner, results)
-        (self.out / "README.md").write_text(card, encoding="utf-8")
+        with fresh_folder(self.out):
+            learner.save_pretrained(self.out)
+            card = model_card(self.out.name, learner, results)
+            (self.out / "README.md").write_text(card, encoding="utf-8")
         say(f"written  {self.out}: config.json, model.safetensors, README.md")
         if path is None:
             note(

@@ -20,8 +20,8 @@ from memory_adapt.plots import save_figure
 from priors_shared.datasets import ImageDataset, load_dataset
 from priors_shared.devices import hardware
 from priors_shared.episodes import OnlineEpisodeSampler
+from priors_shared.files import write_atomically
 from priors_shared.reports import Cell, Curve, Measured, Table, line_figure, write_result
-from priors_shared.runs import write_atomically
 
 CLAIM = "the same network, trained with labels that arrive late, adapts; prototypes must be told the delay"
 DELAYS = (1, 2, 3, 5)

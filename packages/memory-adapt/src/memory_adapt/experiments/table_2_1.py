@@ -23,8 +23,8 @@ from memory_adapt.training.online import run_config
 from priors_shared.datasets import load_dataset
 from priors_shared.devices import hardware
 from priors_shared.episodes import OnlineEpisodeSampler
+from priors_shared.files import write_atomically
 from priors_shared.reports import Cell, Measured, Table, comparison_table, read_result, write_result
-from priors_shared.runs import write_atomically
 
 CLAIM = (
     "CL+LSTM (memory in every layer) beats prototypes and memory behind a fixed encoder, "

@@ -12,7 +12,12 @@ from memory_adapt.models.registry import build_model
 from memory_adapt.presets import PRESETS
 from memory_adapt.pretrained import OnlineLearner
 from memory_adapt.training.online import run_config, steps_before, train
-from priors_shared.checkpoints import has_training_state, has_weights, load_training_state
+from priors_shared.checkpoints import (
+    has_training_state,
+    has_weights,
+    load_state,
+    load_training_state,
+)
 from priors_shared.runs import Run, read_metrics, training_seconds
 
 
@@ -78,5 +83,5 @@ def _last_checkpoint(folder: Path, config: TrainConfig) -> tuple[OnlineClassifie
         k.removeprefix(prefix): v for k, v in state.model_state.items() if k.startswith(prefix)
     }
     model = build_model(config.model, delay=config.delay)
-    model.load_state_dict(weights)
+    load_state(model, weights, folder)
     return model.eval(), steps_before(config, int(state.stage)) + state.step

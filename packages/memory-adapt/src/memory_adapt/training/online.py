@@ -29,6 +29,7 @@ from memory_adapt.training.staged import STAGES, Inputs, Stage, TrainedLearner
 from memory_adapt.training.validation import evaluate_predictions
 from priors_shared.checkpoints import (
     has_training_state,
+    load_state,
     load_training_state,
     save_training_state,
     save_weights,
@@ -64,7 +65,7 @@ def train(config: TrainConfig, where: LaunchConfig, run: Run) -> OnlineClassifie
     if run.resumed and has_training_state(run.checkpoints):
         state = load_training_state(run.checkpoints)
         stage_index, step, optimizer_state = int(state.stage), state.step, state.optimizer_state
-        learner.load_state_dict(state.model_state)
+        load_state(learner, state.model_state, run.checkpoints)
     if run.resumed:
         # Killed before the first checkpoint, too: what was logged then is logged anew.
         run.truncate_after(steps_before(config, stage_index) + step)

@@ -30,7 +30,7 @@ class Export:
         from memory_adapt.evaluation import weights_hash
         from memory_adapt.export import model_card, read_results
         from memory_adapt.pretrained import OnlineLearner
-        from priors_shared.files import fresh_folder
+        from priors_shared.files import check_output_folder, fresh_folder
 
         check_output_folder(self.out)
         kept = Path(self.checkpoint) / "test.json"

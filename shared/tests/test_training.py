@@ -1,0 +1,137 @@
+"""The loop's bookkeeping: cadences, the best state, what diverged, and kills at every file operation."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from priors_shared.checkpoints import has_training_state, load_training_state
+from priors_shared.errors import UserError
+from priors_shared.runs import Run, read_metrics
+from priors_shared.training import TrainingLoop
+
+
+def open_run(out: Path, **options: Any) -> Run:
+    return Run.create(out, {}, command="x", tensorboard=False, quiet=True, **options)
+
+
+class Fit:
+    """A line fitted by Adam, its weights averaged, validated by what `scores` gives in turn."""
+
+    def __init__(self, run: Run, *, scores: list[float] | None = None, **options: Any) -> None:
+        torch.manual_seed(0)
+        self.net = nn.Linear(3, 1)
+        self.average = torch.optim.swa_utils.AveragedModel(self.net)
+        self.optimizer = torch.optim.Adam(self.net.parameters(), lr=0.1)
+        self.scores = scores
+        settings: dict[str, Any] = {"steps": 12, "checkpoint_every": 5, "log_every": 4}
+        self.loop = TrainingLoop(
+            run,
+            model=self.net,
+            optimizer=self.optimizer,
+            validate=self.validate if scores else None,
+            best="score" if scores else None,
+            modules={"average": self.average},
+            **settings | options,
+        )
+
+    def validate(self) -> dict[str, float]:
+        assert self.scores is not None
+        return {"score": self.scores[self.loop.done // 4 - 1]}
+
+    def train(self, *, diverges_at: int = 0, by: str = "loss") -> "Fit":
+        for step in self.loop:
+            generator = torch.Generator().manual_seed(step)
+            x = torch.randn(5, 3, generator=generator)
+            loss = (self.net(x) - x.sum(1, keepdim=True)).square().mean()
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+            self.average.update_parameters(self.net)
+            if step + 1 == diverges_at and by == "loss":
+                loss = loss * math.nan
+            if step + 1 == diverges_at and by == "weights":
+                self.net.weight.data.fill_(math.inf)
+            self.loop.step(loss, half=step / 2)
+        return self
+
+
+def test_lines_are_means_at_their_cadence(tmp_path: Path) -> None:
+    run = open_run(tmp_path)
+    losses = []
+    fit = Fit(run, log_every=5)
+    count = fit.loop.step
+
+    def step(loss: torch.Tensor, **metrics: float) -> None:
+        losses.append(float(loss.detach()))
+        count(loss, **metrics)
+
+    fit.loop.step = step  # type: ignore[method-assign]
+    fit.train()
+    lines = read_metrics(tmp_path)
+    assert [line["step"] for line in lines] == [5, 10, 12]
+    assert [line["half"] for line in lines] == [2.0, 4.5, 5.5]
+    means = [sum(losses[a:b]) / (b - a) for a, b in ((0, 5), (5, 10), (10, 12))]
+    assert [line["loss"] for line in lines] == means
+    assert load_training_state(run.checkpoints).step == 12
+
+
+def test_lines_as_a_loop_sums_them_up(tmp_path: Path) -> None:
+    Fit(
+        open_run(tmp_path), summarise=lambda m: {"root": m["loss"] ** 0.5}, steps_before=100
+    ).train()
+    lines = read_metrics(tmp_path)
+    assert [line["step"] for line in lines] == [104, 108, 112]
+    assert all(line.keys() == {"step", "root"} for line in lines)
+
+
+@pytest.mark.parametrize(("higher", "best"), [(True, 7.0), (False, 2.0)])
+def test_the_best_state_is_kept_and_survives_a_resume(
+    tmp_path: Path, higher: bool, best: float
+) -> None:
+    fit = Fit(open_run(tmp_path), scores=[7.0, 2.0, math.nan], higher=higher).train()
+    assert fit.loop.best == best
+    assert fit.loop.best_state is not None
+    assert not torch.equal(fit.loop.best_state["weight"], fit.net.weight)
+    again = Fit(open_run(tmp_path, resume=True), scores=[0.0], higher=higher).train()
+    assert again.loop.best == best
+    assert again.loop.best_state is not None
+    assert torch.equal(again.loop.best_state["weight"], fit.loop.best_state["weight"])
+    assert torch.equal(again.average.module.weight, fit.average.module.weight)
+    assert torch.equal(again.net.weight, fit.net.weight)
+
+
+@pytest.mark.parametrize("by", ["loss", "weights"])
+@pytest.mark.parametrize("at", [5, 7, 12])
+def test_a_training_that_diverges_stops_and_writes_nothing_of_it(
+    tmp_path: Path, at: int, by: str
+) -> None:
+    run = open_run(tmp_path)
+    expected = r"^learning_rate: .* is not finite after step \d+ of .*: lower it$"
+    with pytest.raises(UserError, match=expected):
+        Fit(run, scores=[1.0, 2.0, 3.0]).train(diverges_at=at, by=by)
+    assert "NaN" not in (tmp_path / "metrics.jsonl").read_text()
+    assert all(line["step"] < at for line in read_metrics(tmp_path))
+    if at == 5:
+        assert not has_training_state(run.checkpoints)
+    else:
+        assert load_training_state(run.checkpoints).step < at
+
+
+def test_stages_follow_each_other(tmp_path: Path) -> None:
+    run = open_run(tmp_path)
+    Fit(run, stage=0).train()
+    assert Fit(run, stage=1, steps_before=12).train().loop.done == 12
+    resumed = open_run(tmp_path, resume=True)
+    assert Fit(resumed, stage=1, steps_before=12).loop.done == 12
+    assert Fit(resumed, stage=2, steps_before=24).loop.done == 0
+    assert [line["step"] for line in read_metrics(tmp_path)] == [4, 8, 12, 16, 20, 24]
+
+
+@pytest.mark.parametrize("name", ["steps", "checkpoint_every", "log_every", "validate_every"])
+def test_cadences_of_zero_are_named(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UserError, match=f"^{name}: 0 is less than 1"):
+        Fit(open_run(tmp_path), **{name: 0})

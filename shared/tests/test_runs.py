@@ -4,6 +4,7 @@ import builtins
 import io
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from priors_shared import console, runs
+from priors_shared import console, environment
 from priors_shared.console import Progress, run_cli
 from priors_shared.errors import UserError
 from priors_shared.runs import Run, read_metrics, training_seconds
@@ -37,7 +38,7 @@ def test_folder_says_what_was_run(tmp_path: Path) -> None:
 
 def test_held_folder_needs_resume(tmp_path: Path) -> None:
     create(tmp_path / "run").close()
-    with pytest.raises(UserError, match="already holds a run: use --resume or another --out"):
+    with pytest.raises(UserError, match=r"^out: .* already holds a run: resume it"):
         create(tmp_path / "run")
     assert create(tmp_path / "run", resume=True).resumed
 
@@ -45,7 +46,7 @@ def test_held_folder_needs_resume(tmp_path: Path) -> None:
 def test_foreign_files_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("precious")
     for resume in (False, True):
-        with pytest.raises(UserError, match="is not empty and holds no run"):
+        with pytest.raises(UserError, match=r"^out: .* is not empty"):
             create(tmp_path, resume=resume)
         with pytest.raises(UserError, match="a file is in the way"):
             create(tmp_path / "thesis.txt", resume=resume)
@@ -121,7 +122,7 @@ def test_resumed_metrics_are_those_of_a_straight_run(tmp_path: Path, torn: str) 
     same = [(run.out / "metrics.jsonl").read_bytes() for run in (straight, resumed)]
     assert same[0] == same[1]
     timing = (resumed.out / "timing.jsonl").read_text().splitlines()
-    assert [json.loads(line)["step"] for line in timing] == list(range(1, 10))
+    assert [json.loads(line)["step"] for line in timing] == [*range(1, 6), *range(5, 10)]
 
 
 def test_logged_values(tmp_path: Path) -> None:
@@ -144,6 +145,95 @@ def test_training_seconds_add_up_over_processes(tmp_path: Path) -> None:
     assert training_seconds(tmp_path, 3) == 6.5
     assert training_seconds(tmp_path, 1) == 2.0
     assert training_seconds(tmp_path / "none") is None
+
+
+def test_seconds_of_a_kill_are_counted(tmp_path: Path) -> None:
+    """A clock that begins anew, and lines that a resume drops, would lose some."""
+    run = create(tmp_path / "run")
+    log_steps(run, 1, 3)
+    run.close()
+    timing = tmp_path / "run" / "timing.jsonl"
+    timing.write_text("".join(f'{{"step": {n}, "seconds": {n * 100}}}\n' for n in (1, 2, 3)))
+    for _ in range(2):  # killed again before its first line
+        resumed = create(tmp_path / "run", resume=True)
+        resumed.truncate_after(1)
+        resumed.close()
+    assert 300 <= (training_seconds(tmp_path / "run") or 0) < 400
+    assert training_seconds(tmp_path / "run", 0) == 0
+
+
+@pytest.mark.parametrize(
+    "name", ["environment.json", "metrics.jsonl", "timing.jsonl", "config.json"]
+)
+@pytest.mark.parametrize(
+    "damage",
+    [b"{\n", b"\xff\xfe\n", b"[1]\n", b'{"step": "x", "resumed": 5}\n', b"[" * 90_000 + b"\n"],
+)
+def test_damage_ends_no_resume_with_a_traceback(tmp_path: Path, name: str, damage: bytes) -> None:
+    with create(tmp_path / "run") as run:
+        log_steps(run, 1, 3)
+    path = tmp_path / "run" / name
+    path.write_bytes(damage if name.endswith("json") else damage + path.read_bytes())
+    if name == "config.json":
+        with pytest.raises(UserError, match=r"config\.json"):
+            create(tmp_path / "run", resume=True)
+        return
+    with create(tmp_path / "run", resume=True) as run:
+        run.truncate_after(2)
+        log_steps(run, 3, 3)
+    assert [line["step"] for line in read_metrics(run.out)] == [1, 2, 3]
+    assert training_seconds(run.out) is not None
+
+
+OPEN = """
+import sys
+from pathlib import Path
+from priors_shared.runs import Run
+run = Run.create(Path(sys.argv[1]), {}, command="x", tensorboard=False)
+print("open", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_run_is_open_in_one_process(tmp_path: Path) -> None:
+    pytest.importorskip("fcntl")
+    with subprocess.Popen(
+        [sys.executable, "-c", OPEN, str(tmp_path / "run")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")}
+        with pytest.raises(UserError, match="another process is at work"):
+            create(tmp_path / "run", {}, resume=True)
+        assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")} == before
+        other.kill()
+        other.wait()
+    create(tmp_path / "run", {}, resume=True).close()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_names_the_file(tmp_path: Path) -> None:
+    run = create(tmp_path / "run")
+    run.close()
+    (run.out / "metrics.jsonl").unlink()
+    (run.out / "metrics.jsonl").symlink_to("/dev/full")
+    run._open()
+    with pytest.raises(OSError, match=r"No space left on device: '.*metrics\.jsonl'"):
+        run.log(1, loss=1.0)
+
+
+@pytest.mark.parametrize("place", ["empty", "link", "."])
+def test_a_folder_that_was_there_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "empty")
+    monkeypatch.chdir(tmp_path / "empty" if place == "." else tmp_path)
+    with pytest.raises(UserError, match="no data"), create(Path(place)):
+        raise UserError("no data")
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["empty", "link"]
 
 
 def test_metrics_are_on_disk_at_once(tmp_path: Path) -> None:
@@ -192,9 +282,9 @@ def test_figure_is_saved(tmp_path: Path) -> None:
 
 
 def test_commit_outside_of_a_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runs, "__file__", str(tmp_path / "runs.py"))
+    monkeypatch.setattr(environment, "__file__", str(tmp_path / "environment.py"))
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    assert runs.source_commit() is None
+    assert environment.source_commit() is None
 
 
 class Terminal(io.StringIO):
@@ -283,8 +373,6 @@ def test_exit_codes() -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs head")
 def test_reader_that_goes_away_is_no_error() -> None:
-    import subprocess
-
     code = (
         "import sys; from priors_shared.console import run_cli\n"
         "run_cli(lambda: [sys.stdout.write('line\\n') for _ in range(100000)])"

@@ -9,28 +9,32 @@ OUT/checkpoints/  OUT/plots/  OUT/tensorboard/
 ```
 """
 
-import contextlib
 import json
 import logging
 import os
-import platform
-import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Collection, Mapping
-from datetime import UTC, datetime
-from importlib.metadata import distributions
 from pathlib import Path
 from typing import IO, Any, Protocol, runtime_checkable
 
 from priors_shared.console import Progress
+from priors_shared.environment import environment as environment  # house: alias
+from priors_shared.environment import source_commit as source_commit  # house: alias
 from priors_shared.errors import UserError
+from priors_shared.files import (
+    check_output_folder,
+    lock_folder,
+    make_folder,
+    naming,
+    read_json,
+    remove_made,
+)
 from priors_shared.files import write_atomically as write_atomically  # house: alias
 from priors_shared.launching import follows
 
 _LOG = logging.getLogger(__name__)
-_METRICS, _TIMING = "metrics.jsonl", "timing.jsonl"
+_CONFIG, _METRICS, _TIMING = "config.json", "metrics.jsonl", "timing.jsonl"
 
 
 @runtime_checkable
@@ -44,7 +48,8 @@ class Savable(Protocol):
 class Run:
     """One run and its folder; build it with `Run.create`, end it with `close` or `with`.
 
-    In a training on several devices the first process writes; for the others nothing is logged or shown.
+    While it is open, no other process can open the folder's run. In a training on several devices the first
+    process writes; for the others nothing is logged or shown.
     """
 
     def __init__(self, out: Path, *, resumed: bool, tensorboard: bool, quiet: bool) -> None:
@@ -60,7 +65,9 @@ class Run:
         self._wants_tensorboard = tensorboard
         self._writer: Any = None
         self._purge_step: int | None = None
-        self._made: list[Path] = []  # folders above `out` that this run made, nearest first
+        self._made: list[Path] = []  # of `out` and the folders above it, those that this run made
+        self._lock: IO[str] | None = None
+        self._seconds_before = 0.0  # of the processes that worked on the run before
 
     @classmethod
     def create(
@@ -86,36 +93,35 @@ class Run:
             quiet: show no progress.
 
         Raises:
-            UserError: `out` holds a run, or files that are no run, or a run of another config.
+            UserError: `out` holds a run, or files that are no run, or a run of another config; or another process
+                is at work there. Nothing is created then.
         """
-        out = Path(out)
-        if out.exists() and not out.is_dir():
-            raise UserError(f"{out}: a file is in the way: use another --out")
+        out, wanted = Path(out), _as_json(config)
         if follows():
             # The first process made the folder; whether there is a checkpoint, both see alike.
             return cls(out, resumed=True, tensorboard=False, quiet=True)
-        wanted = _as_json(config)
-        held = out / "config.json"
-        resumed = held.exists()
-        if resumed and not resume:
-            raise UserError(f"{out} already holds a run: use --resume or another --out")
-        if resumed:
-            _check_same(_read_json(held), wanted, held, may_differ)
-        elif out.exists() and any(not p.name.endswith(".next") for p in out.iterdir()):
-            raise UserError(f"{out} is not empty and holds no run: use another --out")
-        made = [folder for folder in out.parents if not folder.exists()]
-        out.mkdir(parents=True, exist_ok=True)
-        if not resumed:
-            # First of all: killed at any later moment, the folder is a run that can be resumed.
-            write_atomically(held, json.dumps(wanted, indent=2) + "\n")
-        for folder in (out / "checkpoints", out / "plots"):
-            folder.mkdir(exist_ok=True)
-        _record_environment(out / "environment.json", command)
-        # A process killed while it wrote leaves half a line: the next one would be glued to it.
-        for name in (_METRICS, _TIMING):
-            _keep_lines(out / name, sys.maxsize)
-        run = cls(out, resumed=resumed, tensorboard=tensorboard, quiet=quiet)
-        run._made = made
+        _check(out, wanted, resume, may_differ)
+        made = make_folder(out)
+        lock = lock_folder(out)
+        # Once more: another process may have begun a run since.
+        resumed = _check(out, wanted, resume, may_differ)
+        try:
+            if not resumed:
+                # First of all: killed at any later moment, the folder is a run that can be resumed.
+                write_atomically(out / _CONFIG, json.dumps(wanted, indent=2) + "\n")
+            for folder in (out / "checkpoints", out / "plots"):
+                folder.mkdir(exist_ok=True)
+            _record_environment(out / "environment.json", command)
+            before = training_seconds(out) or 0.0
+            # A process killed while it wrote leaves half a line: the next one would be glued to it.
+            for name in (_METRICS, _TIMING):
+                _keep_lines(out / name, sys.maxsize)
+            run = cls(out, resumed=resumed, tensorboard=tensorboard, quiet=quiet)
+        except BaseException:
+            if not resumed:
+                remove_made(out, made)
+            raise
+        run._made, run._lock, run._seconds_before = made, lock, before
         return run
 
     def log(self, step: int, **metrics: Any) -> None:
@@ -136,8 +142,8 @@ class Run:
                     writer.add_scalar(name, value, step)
 
     def log_timing(self, step: int, **measurements: Any) -> None:
-        """Append a line to timing.jsonl: seconds since this process began the run, and more."""
-        seconds = round(time.monotonic() - self._began, 3)
+        """Append a line to timing.jsonl: seconds of all processes that worked on the run, and more."""
+        seconds = round(self._seconds_before + time.monotonic() - self._began, 3)
         values = {name: _as_number(value) for name, value in measurements.items()}
         self._append(self._timing, {"step": step, "seconds": seconds, **values})
 
@@ -154,6 +160,7 @@ class Run:
         _keep_lines(self.out / _TIMING, step)
         self._open()
         self._purge_step = step + 1
+        self.log_timing(step)  # the seconds of the lines that went stay counted
 
     def metrics(self) -> list[dict[str, Any]]:
         """Return what was logged, oldest first."""
@@ -166,36 +173,34 @@ class Run:
     def save_figure(self, name: str, figure: Savable) -> Path:
         """Write a matplotlib figure to OUT/plots/`name`.png and return the path."""
         path = self.plots / f"{name}.png"
-        figure.savefig(path, dpi=150, bbox_inches="tight")
+        with naming(path):
+            figure.savefig(path, dpi=150, bbox_inches="tight")
         return path
 
     def close(self) -> None:
-        """Close the run's files."""
-        self._metrics.close()
-        self._timing.close()
-        if self._writer is not None:
-            self._writer.close()
+        """Close the run's files, and leave its folder to other processes."""
+        for file in (self._metrics, self._timing, self._writer, self._lock):
+            if file is not None:
+                file.close()
 
     def __enter__(self) -> "Run":
         """Return the run."""
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        """Close the run's files; where a user's error stopped it before it began, leave no folder.
+        """Close the run's files; where a user's error or the disk stopped it before it began, leave no folder.
 
-        The next try must not ask for --resume.
+        The next try must not ask to be resumed.
         """
-        self.close()
         if (
-            isinstance(error, UserError)
+            isinstance(error, UserError | OSError)
             and not self.resumed
             and not follows()
             and not self.metrics()
+            and not any(self.checkpoints.iterdir())
         ):
-            shutil.rmtree(self.out)
-            for folder in self._made:
-                with contextlib.suppress(OSError):  # not empty: something else is kept there
-                    folder.rmdir()
+            remove_made(self.out, self._made)
+        self.close()
 
     def _open(self) -> None:
         def lines(name: str) -> IO[str]:
@@ -205,9 +210,10 @@ class Run:
         self._metrics, self._timing = lines(_METRICS), lines(_TIMING)
 
     @staticmethod
-    def _append(file: Any, values: dict[str, Any]) -> None:
-        file.write(json.dumps(values) + "\n")
-        file.flush()
+    def _append(file: IO[str], values: dict[str, Any]) -> None:
+        with naming(Path(file.name)):
+            file.write(json.dumps(values) + "\n")
+            file.flush()
 
     def _tensorboard(self) -> Any:
         if self._wants_tensorboard and self._writer is None:
@@ -225,7 +231,7 @@ class Run:
 
 
 def read_metrics(out: Path) -> list[dict[str, Any]]:
-    """Return the lines of a run folder's metrics.jsonl, oldest first.
+    """Return the lines of a run folder's metrics.jsonl, oldest first; damaged ones are left out.
 
     Raises:
         UserError: `out` holds no metrics.
@@ -233,12 +239,12 @@ def read_metrics(out: Path) -> list[dict[str, Any]]:
     path = Path(out) / _METRICS
     if not path.is_file():
         raise UserError(f"{path}: no such file; is {out} a run folder?")
-    return [json.loads(line) for line in _whole_lines(path)]
+    return [entry for _, entry in _entries(path)]
 
 
 def read_timing(out: Path) -> list[dict[str, Any]]:
-    """Return the lines of a run folder's timing.jsonl, oldest first."""
-    return [json.loads(line) for line in _whole_lines(Path(out) / _TIMING)]
+    """Return the lines of a run folder's timing.jsonl, oldest first; damaged ones are left out."""
+    return [entry for _, entry in _entries(Path(out) / _TIMING)]
 
 
 def training_seconds(out: Path, last_step: int | None = None) -> float | None:
@@ -248,63 +254,42 @@ def training_seconds(out: Path, last_step: int | None = None) -> float | None:
         out: run folder.
         last_step: up to this step alone.
     """
+    lines = [line for line in read_timing(out) if isinstance(line.get("seconds"), int | float)]
     total = last = 0.0
-    lines = read_timing(out)
     for line in lines:
         if last_step is None or line["step"] <= last_step:
-            if line["seconds"] < last:  # resumed: the clock began anew
+            if line["seconds"] < last:  # runs of before: each process's clock began anew
                 total += last
             last = line["seconds"]
     return round(total + last, 1) if lines else None
 
 
-def environment() -> dict[str, Any]:
-    """Return Python, platform, hardware, commit and the versions of all installed packages."""
-    from priors_shared.devices import hardware  # late: it needs torch
-
-    packages = {d.metadata["Name"]: d.version for d in distributions()}
-    return {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "hardware": hardware(),
-        "commit": source_commit(),
-        "packages": dict(sorted(packages.items(), key=lambda item: item[0].lower())),
-    }
-
-
-def source_commit() -> str | None:
-    """Return the commit of the repository that this code runs from, None outside of one.
-
-    "-dirty" is appended where tracked files differ from the commit.
-    """
-    here = Path(__file__)
-    # An installed copy may lie in some other repository's folder: it must be tracked there.
-    if _git(here.parent, "ls-files", "--error-unmatch", here.name) is None:
-        return None
-    return _git(here.parent, "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*")
-
-
-def _git(folder: Path, *arguments: str) -> str | None:
-    try:
-        result = subprocess.run(
-            ["git", "-C", str(folder), *arguments],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            # Else `describe --dirty` may write the index, under a commit that runs meanwhile.
-            env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"},
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return result.stdout.strip() if result.returncode == 0 else None
+def _check(out: Path, wanted: Mapping[str, Any], resume: bool, may_differ: Collection[str]) -> bool:
+    """Whether `out` holds the run to resume; refuses what it may not be. Creates nothing."""
+    if not (out / _CONFIG).exists():
+        try:
+            check_output_folder(out)
+        except UserError as error:
+            raise UserError(f"out: {error}") from error
+        return False
+    if not resume:
+        raise UserError(f"out: {out} already holds a run: resume it, or give another folder")
+    _check_same(read_json(out / _CONFIG), wanted, out / _CONFIG, may_differ)
+    return True
 
 
 def _record_environment(path: Path, command: str) -> None:
     now = {"command": command, **environment()}
-    if path.exists():
-        first = _read_json(path)
-        now = {**first, "resumed": [*first.get("resumed", []), now]}
+    try:
+        first = read_json(path)
+    except FileNotFoundError:
+        first = {}
+    except UserError as error:
+        _LOG.warning("%s: it is written anew", error)
+        first = {}
+    if first:
+        resumed = first.get("resumed")
+        now = {**first, "resumed": [*(resumed if isinstance(resumed, list) else ()), now]}
     write_atomically(path, json.dumps(now, indent=2) + "\n")
 
 
@@ -318,8 +303,8 @@ def _check_same(
         had = f"{before[key]!r}" if key in before else "no such key"
         has = f"{now[key]!r}" if key in now else "no such key"
         raise UserError(
-            f"--resume: {key} is {has}, but {path} has {had}: "
-            "resume with the same options, or use another --out"
+            f"resume: {key} is {has}, but {path} has {had}: "
+            "resume with the same options, or give another folder"
         )
 
 
@@ -347,21 +332,23 @@ def _as_number(value: Any) -> Any:
     raise TypeError(f"cannot log a {type(value).__name__}: give one number or a string")
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path}: not JSON ({error})") from error
-
-
-def _whole_lines(path: Path) -> list[str]:
-    """Return the lines that are complete: killed in mid-write, a process leaves half a line."""
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    return [line for line in lines if line.endswith("\n")]
+def _entries(path: Path) -> list[tuple[str, dict[str, Any]]]:
+    """Return the lines that are whole, and what they say: killed in mid-write, a process leaves half a line."""
+    entries = []
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    for number, line in enumerate(text.split("\n")[:-1], start=1):
+        try:
+            entry = json.loads(line)
+            ours = isinstance(entry, dict) and isinstance(entry.get("step"), int | float)
+        except (ValueError, RecursionError):
+            ours = False
+        if ours:
+            entries.append((f"{line}\n", entry))
+        else:
+            _LOG.warning("%s: line %d is damaged and left out", path, number)
+    return entries
 
 
 def _keep_lines(path: Path, last_step: int) -> None:
-    kept = [line for line in _whole_lines(path) if json.loads(line)["step"] <= last_step]
+    kept = [line for line, entry in _entries(path) if entry["step"] <= last_step]
     write_atomically(path, "".join(kept))

@@ -1,6 +1,9 @@
 """The loop's bookkeeping: cadences, the best state, what diverged, and kills at every file operation."""
 
 import math
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -135,3 +138,72 @@ def test_stages_follow_each_other(tmp_path: Path) -> None:
 def test_cadences_of_zero_are_named(tmp_path: Path, name: str) -> None:
     with pytest.raises(UserError, match=f"^{name}: 0 is less than 1"):
         Fit(open_run(tmp_path), **{name: 0})
+
+
+KILLED = """
+import os, signal, sys, tempfile
+from pathlib import Path
+import torch
+from priors_shared import runs
+sys.path.insert(0, sys.argv[1])
+from test_training import Fit, open_run
+torch.set_num_threads(1)
+runs.environment = dict  # slow, and says nothing here
+
+def train(out, events):
+    def count(event, arguments):
+        nonlocal events
+        if event in ("open", "os.rename", "os.mkdir", "os.remove") and str(out) in str(arguments[0]):
+            events -= 1
+            if events == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+    if events:
+        sys.addaudithook(count)
+    with open_run(out, resume=True) as run:
+        fit = Fit(run, scores=[2.0, 3.0, 1.0]).train()
+        torch.save([fit.loop.best, fit.loop.best_state, fit.average.state_dict()], out / "end.pt")
+
+with tempfile.TemporaryDirectory() as first:
+    train(Path(first) / "run", 0)  # what torch imports late is imported once, not in each fork
+for line in sys.stdin:  # each line: a folder, and before which file operation to be killed
+    out, events = line.split()
+    if (child := os.fork()) == 0:
+        train(Path(out), int(events))
+        os._exit(0)
+    print(os.waitpid(child, 0)[1], flush=True)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_killed_before_any_file_operation_it_resumes_to_the_same_bytes(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(Path(__file__).parent)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    ) as forks:
+        assert forks.stdin is not None
+        assert forks.stdout is not None
+
+        def run(out: Path, events: int) -> int:
+            forks.stdin.write(f"{out} {events}\n")  # type: ignore[union-attr]
+            forks.stdin.flush()  # type: ignore[union-attr]
+            return int(forks.stdout.readline())  # type: ignore[union-attr]
+
+        def files(out: Path) -> dict[str, bytes]:
+            names = ["metrics.jsonl", "checkpoints/training.safetensors", "end.pt"]
+            return {name: (out / name).read_bytes() for name in names}
+
+        assert run(tmp_path / "straight", 0) == 0
+        wanted = files(tmp_path / "straight")
+        kills = 0
+        for events in range(1, 200):
+            out = tmp_path / str(events)
+            if run(out, events) == 0:
+                break
+            kills += 1
+            assert run(out, 0) == 0
+            assert files(out) == wanted, f"killed before file operation {events}"
+        forks.stdin.close()
+    assert kills > 30

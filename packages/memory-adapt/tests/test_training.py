@@ -464,7 +464,7 @@ def test_another_configuration_cannot_resume(
 ) -> None:
     config = config_for(folder, CL_LSTM, *THREE_STAGES)
     open_run(config, tmp_path / "run").close()
-    with pytest.raises(UserError, match=f"--resume: {key} is"):
+    with pytest.raises(UserError, match=f"resume: {key} is"):
         open_run(replace(config, **change), tmp_path / "run", resume=True)
 
 

@@ -460,7 +460,7 @@ def test_names_of_weights(tmp_path: Path) -> None:
     assert find("org/name") == "org/name"
     with pytest.raises(UserError, match=r"large: neither a folder nor shipped weights \(small\)"):
         find("large")
-    with pytest.raises(UserError, match=r"not finished.*net train \.\.\. --resume"):
+    with pytest.raises(UserError, match=r"not finished.*resume it \(net train\)"):
         find(unfinished)
     for name in ("x" * 5000, "y/" * 3000):
         with pytest.raises(UserError, match="cannot be read"):

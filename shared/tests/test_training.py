@@ -140,6 +140,44 @@ def test_cadences_of_zero_are_named(tmp_path: Path, name: str) -> None:
         Fit(open_run(tmp_path), **{name: 0})
 
 
+SEVERAL = """
+import os, sys
+from pathlib import Path
+import torch
+sys.path.insert(0, sys.argv[1])
+from test_training import Fit, open_run
+from priors_shared.console import run_cli
+rank, out = int(os.environ["LOCAL_RANK"]), Path(sys.argv[2])
+torch.set_num_threads(1)
+torch.distributed.init_process_group(
+    "gloo", init_method=f"file://{out}.rendezvous", rank=rank, world_size=2
+)
+with open_run(out) as run:
+    run_cli(lambda: Fit(run).train(diverges_at=7 if rank == 1 else 0) and None)
+"""
+
+
+def test_all_processes_of_a_training_that_diverges_end(tmp_path: Path) -> None:
+    if not torch.distributed.is_available():
+        pytest.skip("this torch has no torch.distributed")
+    out = tmp_path / "run"
+    path = {"PYTHONPATH": os.pathsep.join(sys.path)}
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", SEVERAL, str(Path(__file__).parent), str(out)],
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **path, "LOCAL_RANK": str(rank)},
+        )
+        for rank in range(2)
+    ]
+    said = [process.communicate(timeout=200)[1] for process in started]
+    assert [process.returncode for process in started] == [2, 2], said
+    assert "learning_rate: the loss is not finite after step 7" in said[0]
+    assert "error:" not in said[1]
+    assert load_training_state(out / "checkpoints").step == 5
+
+
 KILLED = """
 import os, signal, sys, tempfile
 from pathlib import Path
@@ -206,4 +244,4 @@ def test_killed_before_any_file_operation_it_resumes_to_the_same_bytes(tmp_path:
             assert run(out, 0) == 0
             assert files(out) == wanted, f"killed before file operation {events}"
         forks.stdin.close()
-    assert kills > 30
+    assert kills > 30, kills

@@ -1,5 +1,6 @@
 """Files that are whole or not there, outputs checked before the work, folders locked to one process."""
 
+import importlib.util
 import json
 import os
 import shutil
@@ -10,14 +11,11 @@ from typing import IO, Any
 
 from priors_shared.errors import UserError, first_line
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
-
 PENDING = ".next"
 """Suffix of a file that is not renamed into place yet."""
 LOCK = ".lock"
+fcntl: Any = importlib.import_module("fcntl") if importlib.util.find_spec("fcntl") else None
+"""Windows has none."""
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:

@@ -40,8 +40,7 @@ def find_weights(name: str | Path, *, shipped: Path, command: str) -> str | Path
         return path / "model"
     if (path / "metrics.jsonl").is_file():
         raise UserError(
-            f"{name}: the training has not finished, there is no model yet: go on with "
-            f"{command} ... --resume"
+            f"{name}: the training has not finished, there is no model yet: resume it ({command})"
         )
     if exists or "/" in str(name):
         return name

@@ -192,13 +192,8 @@ class Run:
 
         The next try must not ask to be resumed.
         """
-        if (
-            isinstance(error, UserError | OSError)
-            and not self.resumed
-            and not follows()
-            and not self.metrics()
-            and not any(self.checkpoints.iterdir())
-        ):
+        began = self.resumed or follows() or self.metrics() or any(self.checkpoints.iterdir())
+        if isinstance(error, UserError | OSError) and not began:
             remove_made(self.out, self._made)
         self.close()
 
@@ -258,8 +253,8 @@ def training_seconds(out: Path, last_step: int | None = None) -> float | None:
     total = last = 0.0
     for line in lines:
         if last_step is None or line["step"] <= last_step:
-            if line["seconds"] < last:  # runs of before: each process's clock began anew
-                total += last
+            # Lower than the one before: an older version's clock began anew in each process.
+            total += last if line["seconds"] < last else 0
             last = line["seconds"]
     return round(total + last, 1) if lines else None
 
@@ -280,13 +275,11 @@ def _check(out: Path, wanted: Mapping[str, Any], resume: bool, may_differ: Colle
 
 def _record_environment(path: Path, command: str) -> None:
     now = {"command": command, **environment()}
+    first: dict[str, Any] = {}
     try:
-        first = read_json(path)
-    except FileNotFoundError:
-        first = {}
+        first = read_json(path) if path.exists() else {}
     except UserError as error:
         _LOG.warning("%s: it is written anew", error)
-        first = {}
     if first:
         resumed = first.get("resumed")
         now = {**first, "resumed": [*(resumed if isinstance(resumed, list) else ()), now]}

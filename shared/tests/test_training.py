@@ -182,6 +182,7 @@ KILLED = """
 import os, signal, sys, tempfile
 from pathlib import Path
 import torch
+from safetensors.torch import save_file
 from priors_shared import runs
 sys.path.insert(0, sys.argv[1])
 from test_training import Fit, open_run
@@ -199,7 +200,8 @@ def train(out, events):
         sys.addaudithook(count)
     with open_run(out, resume=True) as run:
         fit = Fit(run, scores=[2.0, 3.0, 1.0]).train()
-        torch.save([fit.loop.best, fit.loop.best_state, fit.average.state_dict()], out / "end.pt")
+        ended = {**fit.loop.best_state, **fit.average.state_dict()}
+        save_file({**ended, "score": torch.tensor(fit.loop.best)}, out / "end.safetensors")
 
 with tempfile.TemporaryDirectory() as first:
     train(Path(first) / "run", 0)  # what torch imports late is imported once, not in each fork
@@ -230,7 +232,7 @@ def test_killed_before_any_file_operation_it_resumes_to_the_same_bytes(tmp_path:
             return int(forks.stdout.readline())  # type: ignore[union-attr]
 
         def files(out: Path) -> dict[str, bytes]:
-            names = ["metrics.jsonl", "checkpoints/training.safetensors", "end.pt"]
+            names = ["metrics.jsonl", "checkpoints/training.safetensors", "end.safetensors"]
             return {name: (out / name).read_bytes() for name in names}
 
         assert run(tmp_path / "straight", 0) == 0

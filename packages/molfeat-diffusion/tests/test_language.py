@@ -1,5 +1,9 @@
 """The language model of SMILES: features, training, and what is left out of it."""
 
+import json
+import shutil
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -193,3 +197,36 @@ def test_unknown_models_are_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(UserError, match="not a language model"):
         SmilesFeaturizer(tmp_path).fit()
+
+
+def test_code_in_a_model_s_folder_never_runs(model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "hostile"
+    shutil.copytree(model / "model", folder)
+    ran = tmp_path / "ran"
+    (folder / "evil.py").write_text(
+        f"open({str(ran)!r}, 'w').close()\n"
+        "from transformers import PretrainedConfig, PreTrainedModel\n"
+        "class C(PretrainedConfig):\n    model_type = 'evil'\n"
+        "class M(PreTrainedModel):\n    config_class = C\n"
+    )
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"model_type": "evil", "auto_map": {"AutoConfig": "evil.C", "AutoModel": "evil.M"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    code = (
+        "import sys\nfrom molfeat_diffusion import SmilesFeaturizer\n"
+        "from priors_shared.errors import UserError\n"
+        f"try:\n    SmilesFeaturizer({str(folder)!r}).fit()\nexcept UserError:\n    sys.exit(3)\n"
+    )
+    answered = subprocess.run(
+        [sys.executable, "-c", code], input="y\n" * 9, capture_output=True, text=True
+    )
+    assert answered.returncode == 3, answered.stderr
+    assert not ran.exists()
+
+
+def test_pickled_weights_are_refused_by_name(model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "pickled"
+    shutil.copytree(model / "model", folder)
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(UserError, match=r"pytorch_model\.bin"):
+        SmilesFeaturizer(folder).fit()

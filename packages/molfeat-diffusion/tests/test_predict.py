@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,10 @@ from rdkit import Chem
 from sklearn.base import clone
 from sklearn.pipeline import make_pipeline
 
-from molfeat_diffusion import language
+from molfeat_diffusion import language, predict
+from molfeat_diffusion.checkpoint import SHIPPED
 from molfeat_diffusion.cli import main
+from molfeat_diffusion.config import SHIPPED_SMILES
 from molfeat_diffusion.descriptors import DescriptorFeaturizer, fingerprint
 from molfeat_diffusion.library import screen_file
 from molfeat_diffusion.predict import (
@@ -99,7 +102,12 @@ def test_rows_with_nan_are_not_learned_from_and_get_nan() -> None:
     without = head("classification", [5], epochs=2).fit(X[keep], y[keep])
     scores = with_nan.decision_function(broken)
     assert np.flatnonzero(np.isnan(scores)).tolist() == [3, 7]
-    np.testing.assert_array_equal(scores[keep], without.decision_function(X[keep]))
+    learned, expected = (h["mlp"].network_.state_dict() for h in (with_nan, without))
+    assert all(torch.equal(learned[name], value) for name, value in expected.items())
+    # Not to the bit: a matrix product of other rows may add in another order.
+    np.testing.assert_allclose(
+        scores[keep], without.decision_function(X[keep]), rtol=1e-4, atol=1e-6
+    )
     assert np.isnan(with_nan.predict_proba(broken)[3]).all()
     classes = with_nan.predict(broken)
     assert np.flatnonzero(np.isnan(classes)).tolist() == [3, 7]
@@ -308,6 +316,33 @@ def test_a_predictor_refuses_features_of_other_weights(
 
     monkeypatch.setattr(language, "load_encoder", changed)
     with pytest.raises(UserError, match="fitted on features of other weights"):
+        Predictor.load(tmp_path / "p")
+
+
+def test_a_predictor_stores_no_path_and_loads_no_model_that_its_file_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = tmp_path / "own"
+    shutil.copytree(SHIPPED / SHIPPED_SMILES, own)
+    blocks = FeatureBlocks("smiles", language=str(own), cache=str(tmp_path / "cache.sqlite"))
+    targets = np.array([len(s) for s in MOLECULES], dtype=float)
+    predictor, _ = Predictor.fit(blocks, MOLECULES, targets, task="regression", epochs=2)
+    predictor.save(tmp_path / "p")
+    assert str(tmp_path) not in (tmp_path / "p" / "config.json").read_text()
+    with pytest.raises(UserError, match=r"language: .*not shipped"):
+        Predictor.load(tmp_path / "p")
+    assert Predictor.load(tmp_path / "p", language=str(own)).blocks.cache is None
+
+    # A record that names a model all the same, as an older or a hostile one does.
+    record = {"features": {**blocks.get_params(), "language": "someone/encoder"}}
+    loaded = predict.load_weights
+
+    def hostile(folder: Path, **options: object) -> object:
+        found, weights = loaded(folder, **options)
+        return {**found, "config": {**found["config"], **record}}, weights
+
+    monkeypatch.setattr(predict, "load_weights", hostile)
+    with pytest.raises(UserError, match=r"language: .*not shipped"):
         Predictor.load(tmp_path / "p")
 
 

@@ -239,8 +239,26 @@ class _PredictOptions(_ColumnOptions):
     """molecules: .csv, .smi, .sdf (each also .gz) or .parquet"""
     out: Annotated[Path, arg(aliases=["-o"], metavar="FILE")]
     """.csv or .parquet; failed rows are listed in FILE.failures.csv"""
+    checkpoint: Annotated[
+        str | None, described("DIR", "(default: shipped weights, by its record)")
+    ] = None
+    """the diffusion model of its midi features, where it was fitted on one of your own"""
+    language: Annotated[
+        str | None, described("DIR", "(default: shipped weights, by its record)")
+    ] = None
+    """the language model of its smiles features, where it was fitted on one of your own"""
+    cache: Annotated[Path | None, described("FILE", "")] = None
+    """keep midi's features here between calls"""
     quiet: bool = False
     """no progress on stderr"""
+
+
+def _load_predictor(options: Any) -> Any:
+    from molfeat_diffusion.predict import Predictor
+
+    cache = None if options.cache is None else str(options.cache)
+    models = {"checkpoint": options.checkpoint, "language": options.language}
+    return Predictor.load(options.model, **models, cache=cache)
 
 
 def _predict(args: list[str]) -> None:
@@ -248,12 +266,11 @@ def _predict(args: list[str]) -> None:
     options = parse_options(_PredictOptions, f"{PROGRAM} predict", args, description=about)
 
     from molfeat_diffusion.library import predict_file
-    from molfeat_diffusion.predict import Predictor
     from priors_shared.devices import set_threads
 
     set_threads(options.threads)
     rows, failed = predict_file(
-        Predictor.load(options.model),
+        _load_predictor(options),
         options.source,
         options.out,
         smiles_column=options.smiles_column,
@@ -279,12 +296,11 @@ def _screen(args: list[str]) -> None:
     options = parse_options(_ScreenOptions, f"{PROGRAM} screen", args, description=about)
 
     from molfeat_diffusion.library import screen_file
-    from molfeat_diffusion.predict import Predictor
     from priors_shared.devices import set_threads
 
     set_threads(options.threads)
     found = screen_file(
-        Predictor.load(options.model),
+        _load_predictor(options),
         options.source,
         options.out,
         top=options.top,

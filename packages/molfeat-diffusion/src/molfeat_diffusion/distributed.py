@@ -10,6 +10,8 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import shutil
+import tempfile
 from collections.abc import Callable, Iterable
 from itertools import chain
 from pathlib import Path
@@ -84,11 +86,14 @@ def make_shards(
         # Workers may stand in another folder.
         featurizer = clone(featurizer).set_params(checkpoint=Path(checkpoint).resolve())
     ours = not ray.is_initialized()
+    # Ray's own default, below /tmp/ray, can be written by every user of the machine.
+    private = tempfile.mkdtemp(prefix="ray-")
     if ours and cluster:
         ray.init(log_to_driver=False, logging_level=logging.ERROR)
     elif ours:
         ray.init(
             address="local",
+            _temp_dir=private,
             num_cpus=workers,  # as the user says, however few the cores
             object_store_memory=2**28,  # shards are text; what does not fit goes to disk
             include_dashboard=False,
@@ -120,6 +125,7 @@ def make_shards(
     finally:
         if ours:
             ray.shutdown()
+        shutil.rmtree(private, ignore_errors=True)
 
 
 class _Worker:

@@ -170,18 +170,26 @@ def load_encoder(name: str | Path) -> tuple[Any, Any]:
     from them, but C and Cl look alike.
 
     Raises:
-        UserError: no such model, or not one of transformers'.
+        UserError: no such model, not one of transformers', with code of its own, or with pickled weights.
     """
     from transformers import AutoModel, AutoTokenizer
     from transformers.utils import logging
 
     found = find_weights(name, shipped=SHIPPED, command="molfeat-diffusion train")
+    folder = Path(found)
+    if any(folder.glob("pytorch_model*.bin")) and not any(folder.glob("*.safetensors")):
+        raise UserError(
+            f"{name}: holds pickled weights (pytorch_model.bin), which may run code: save it as safetensors"
+        )
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()  # it would remark on the head that is left out
     logging.disable_progress_bar()
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(found))
-        encoder = AutoModel.from_pretrained(str(found), add_pooling_layer=False)
+        # Unset, transformers asks on standard input whether to run a model's own code.
+        tokenizer = AutoTokenizer.from_pretrained(str(found), trust_remote_code=False)
+        encoder = AutoModel.from_pretrained(
+            str(found), add_pooling_layer=False, trust_remote_code=False, use_safetensors=True
+        )
     except (OSError, ValueError, KeyError, TypeError) as error:
         first = " ".join(str(error).split())[:200]
         raise UserError(

@@ -19,17 +19,20 @@ from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import Pipeline
 from torch import Tensor, nn
 
+from molfeat_diffusion.checkpoint import SHIPPED
 from molfeat_diffusion.config import SHIPPED_MIDI, SHIPPED_SMILES
 from molfeat_diffusion.descriptors import KINDS, DescriptorFeaturizer
 from molfeat_diffusion.features import Failure, MiDiFeaturizer, molecule_sources
 from molfeat_diffusion.language import SmilesFeaturizer
 from molfeat_diffusion.splits import scaffold_of
-from priors_shared.checkpoints import load_weights, save_weights
+from priors_shared.checkpoints import CONFIG, load_weights, save_weights
 from priors_shared.errors import UserError
 
 KIND = "molfeat-diffusion predictor"
 CHEMBERTA = "DeepChem/ChemBERTa-77M-MLM"
 BLOCKS = ("midi", "smiles", "chemberta", *KINDS)
+MODELS = {"checkpoint": "midi", "language": "smiles"}
+"""Parameters of `FeatureBlocks` that name a model, and the block that it makes."""
 FOLDS = 5
 
 
@@ -368,15 +371,20 @@ class Predictor:
         return 1 / (1 + np.exp(-(slope * self.model.decision_function(X) + offset)))
 
     def save(self, folder: Path) -> None:
-        """Write the folder; the featurizers' weights are named, not copied."""
+        """Write the folder: no path of this machine; models that are not shipped are known by their digest."""
         scaler, mlp = self.model["standardize"], self.model["mlp"]
         module = nn.Module()
         module.network = mlp.network_
         for name in ("mean_", "scale_"):
             module.register_buffer(name, torch.from_numpy(getattr(scaler, name)))
         target = [mlp.mean_, mlp.scale_] if self.task == "regression" else None
+        features = self.blocks.get_params()
+        for local in ("n_jobs", "cache"):
+            del features[local]
+        for name in MODELS:
+            features[name] = features[name] if _is_known(features[name]) else None
         config = {
-            "features": self.blocks.get_params(),
+            "features": features,
             "task": self.task,
             "widths": self.blocks.widths,
             "head": mlp.get_params(),
@@ -387,14 +395,39 @@ class Predictor:
         save_weights(folder, module, kind=KIND, config=config, extra={"fitted": self.record})
 
     @classmethod
-    def load(cls, folder: Path) -> Predictor:
+    def load(
+        cls,
+        folder: Path,
+        *,
+        checkpoint: str | None = None,
+        language: str | None = None,
+        n_jobs: int = 1,
+        cache: str | None = None,
+    ) -> Predictor:
         """What `save` wrote.
+
+        Args:
+            folder: of the predictor.
+            checkpoint, language: the models that make its features, where they are neither shipped nor the
+                published ChemBERTa: what a folder names is never loaded else.
+            n_jobs, cache: see `FeatureBlocks`.
 
         Raises:
             UserError: nothing there, or a model that makes features is not the one that it was fitted with.
         """
         record, weights = load_weights(folder, kind=KIND)
         config = record["config"]
+        features = {**config["features"], "n_jobs": n_jobs, "cache": cache}
+        given = {"checkpoint": checkpoint, "language": language}
+        for name, block in MODELS.items():
+            stored = features[name] if _is_known(features[name]) else None
+            features[name] = given[name] or stored
+            if features[name] is None and block in features["features"].split("+"):
+                digest = str(config["digests"].get(block))[:12]
+                raise UserError(
+                    f"{name}: {folder} was fitted on {block} features of a model that is not shipped "
+                    f"(digest {digest}): name it"
+                )
         model = head(config["task"], config["widths"], **config["head"])
         scaler, mlp = model["standardize"], model["mlp"]
         scaler.mean_, scaler.scale_ = weights["mean_"].numpy(), weights["scale_"].numpy()
@@ -405,7 +438,7 @@ class Predictor:
             mlp.mean_, mlp.scale_ = config["target"]
         else:
             mlp.classes_ = np.array(record["fitted"]["classes"])
-        blocks = FeatureBlocks(**config["features"])
+        blocks = FeatureBlocks(**features)
         slope, offset = config["calibration"]
         found = cls(blocks, config["task"], model, (slope, offset), record["fitted"])
         if found._digests() != config["digests"]:
@@ -475,6 +508,13 @@ def _metrics(
         "brier": float(brier_score_loss(positive, calibrated(outside, positive, groups))),
         "positives": float(positive.mean()),
     }
+
+
+def _is_known(name: object) -> bool:
+    """Whether a model's name, read from a file, may be loaded: shipped weights, or the published ChemBERTa."""
+    if not isinstance(name, str):
+        return False
+    return name == CHEMBERTA or (Path(name).name == name and (SHIPPED / name / CONFIG).is_file())
 
 
 def _matrix(X: Any) -> np.ndarray:

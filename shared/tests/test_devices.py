@@ -11,6 +11,7 @@ from torch import nn
 
 from priors_shared import devices
 from priors_shared.devices import (
+    choose_device,
     end_followers,
     hardware,
     launch,
@@ -186,3 +187,25 @@ def test_what_runs_on_one_device_says_so() -> None:
     require_one_device(1, "this")
     with pytest.raises(UserError, match="--devices 2: this runs on one device"):
         require_one_device(2, "this")
+
+
+@pytest.mark.usefixtures("cpu_only")
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("foo", "device foo: choose one of auto, cpu, cuda, mps"),
+        ("cuda", "device cuda: none is visible here.*use cpu"),
+        ("cuda:1", "device cuda:1: none is visible here"),
+        ("cpu:0", "device cpu:0: only cuda is numbered"),
+        ("", "device : choose one of"),
+    ],
+)
+def test_a_device_that_is_not_there_is_named(name: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        choose_device(name)
+
+
+@pytest.mark.usefixtures("cpu_only")
+def test_devices_are_chosen_by_name() -> None:
+    assert choose_device("cpu") == choose_device("auto") == torch.device("cpu")
+    assert choose_device(torch.device("cpu")) == torch.device("cpu")

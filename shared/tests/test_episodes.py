@@ -144,6 +144,12 @@ def test_the_same_generator_gives_the_same_streams(order):
     assert not torch.equal(one.items, other.items)
 
 
+@pytest.mark.parametrize("seed", [-1, 2**63, 2**70])
+def test_a_seed_out_of_range_is_named(seed):
+    with pytest.raises(UserError, match=f"seed {seed}: must be 0 or more"):
+        generator_for(seed)
+
+
 def test_generator_for_depends_on_its_path_alone():
     def first(*path):
         return int(torch.randint(2**62, (1,), generator=generator_for(*path)))

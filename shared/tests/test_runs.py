@@ -371,6 +371,17 @@ def test_exit_codes() -> None:
     assert caught.value.code == 3
 
 
+@pytest.mark.parametrize(("set_by_user", "found"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_a_command_s_threads_wait_passively_unless_its_user_says_otherwise(
+    set_by_user: str | None, found: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    if set_by_user is not None:
+        monkeypatch.setenv("OMP_WAIT_POLICY", set_by_user)
+    run_cli(lambda: None)
+    assert os.environ["OMP_WAIT_POLICY"] == found
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="needs head")
 def test_reader_that_goes_away_is_no_error() -> None:
     code = (

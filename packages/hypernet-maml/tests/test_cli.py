@@ -129,6 +129,25 @@ def test_adapt_predicts_every_image_that_it_did_not_learn_from(
             "CIFAR-10 not found under nowhere",
         ),
         (["eval", "nowhere"], "nowhere: neither a folder nor shipped weights"),
+        (
+            ["eval", "LEARNER", "--dataset", "folder:IMAGES", "--device", "foo"],
+            "device foo: choose one of auto, cpu, cuda, mps",
+        ),
+        (
+            [
+                "eval",
+                "LEARNER",
+                "--dataset",
+                "folder:IMAGES",
+                "--shots",
+                "3",
+                "--queries",
+                "2",
+                "--seed",
+                "-1",
+            ],
+            "seed -1: must be 0 or more",
+        ),
         (["eval", "LEARNER", "--dataset", "nothing"], "unknown dataset 'nothing'"),
         (["adapt", "LEARNER", "nowhere"], "nowhere"),
         (

@@ -16,7 +16,11 @@ def run_cli(command: Callable[[], object]) -> None:
     A `UserError` exits with code 2, as option errors do, an interrupt with 130, an `OSError`
     (disk full, no permission) with 1. If `command` returns an int other than 0, that is the exit
     code. With PRIORS_DEBUG=1 the traceback shows.
+
+    Threads that wait do so passively (OMP_WAIT_POLICY, unless the user set it): on busy cores, torch's
+    spinning threads hold up those with work. It must be set before torch is imported.
     """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if os.environ.get("PRIORS_DEBUG", "") not in ("", "0"):
         code = command()
     else:

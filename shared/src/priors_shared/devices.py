@@ -71,6 +71,21 @@ def launch(
     return fabric
 
 
+def choose_device(name: str | torch.device) -> torch.device:
+    """The device of that name: cpu, cuda, cuda:1, mps, or auto, which takes CUDA, else MPS, else the CPU.
+
+    Raises:
+        UserError: no such kind of device, or none of it here.
+    """
+    kind, _, index = str(name).partition(":")
+    kind = _present_accelerator(kind, "device", str(name))
+    if index and not (index.isdecimal() and kind == "cuda"):
+        raise UserError(f"device {name}: only cuda is numbered, as in cuda:0")
+    if index and int(index) >= torch.cuda.device_count():
+        raise UserError(f"device {name}: only {torch.cuda.device_count()} cuda device(s) here")
+    return torch.device(f"{kind}:{index}" if index else kind)
+
+
 def share(batch: Sequence[Item], fabric: Fabric) -> Sequence[Item]:
     """This process's part of a batch; of a batch too small for all processes, the whole."""
     mine = batch[fabric.global_rank :: fabric.world_size]
@@ -138,22 +153,23 @@ def hardware() -> dict[str, Any]:
     }
 
 
-def _present_accelerator(name: str) -> str:
-    name = "cuda" if name == "gpu" and torch.cuda.is_available() else name
+def _present_accelerator(kind: str, field: str = "--accelerator", given: str = "") -> str:
+    kind = "cuda" if kind == "gpu" and torch.cuda.is_available() else kind
     present = {
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
         "cpu": True,
     }
-    if name == "auto":
+    given = given or kind
+    if kind == "auto":
         return next(accelerator for accelerator, here in present.items() if here)
-    if name not in (*present, "gpu"):
-        raise UserError(f"--accelerator {name}: choose one of {', '.join(ACCELERATORS)}")
-    if not present.get(name, False):
-        why = "" if name == "mps" or torch.version.cuda else " (this torch is built without CUDA)"
+    if kind not in (*present, "gpu"):
+        raise UserError(f"{field} {given}: choose one of {', '.join(ACCELERATORS)}")
+    if not present.get(kind, False):
+        why = "" if kind == "mps" or torch.version.cuda else " (this torch is built without CUDA)"
         here = " or ".join(accelerator for accelerator, is_here in present.items() if is_here)
-        raise UserError(f"--accelerator {name}: none is visible here{why}; use {here}")
-    return name
+        raise UserError(f"{field} {given}: none is visible here{why}; use {here}")
+    return kind
 
 
 def _present_devices(accelerator: str, devices: int | str) -> int:

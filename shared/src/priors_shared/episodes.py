@@ -265,6 +265,8 @@ def generator_for(seed: int, *path: int) -> torch.Generator:
     """
     import numpy as np
 
+    if not 0 <= seed < 2**63:
+        raise UserError(f"seed {seed}: must be 0 or more, and less than 2^63")
     sequence = np.random.SeedSequence(seed, spawn_key=path)  # a plain list ignores trailing zeros
     state = sequence.generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(state >> np.uint64(1)))

@@ -15,6 +15,7 @@ from hypernet_maml.maml import MetaLearner, Parameters
 from hypernet_maml.metatraining import adapted, build_learner
 from hypernet_maml.networks import Classifier, build_network
 from priors_shared.checkpoints import CONFIG, find_weights, load_weights
+from priors_shared.devices import choose_device
 from priors_shared.errors import UserError
 
 SHIPPED = Path(__file__).parent / "weights"
@@ -71,8 +72,9 @@ class FewShotLearner:
             revision: branch, tag or commit, for a Hub id.
 
         Raises:
-            UserError: nothing there, a checkpoint of something else, or damaged files.
+            UserError: nothing there, a checkpoint of something else, damaged files, or no such device.
         """
+        place = choose_device(device)
         source = find_weights(name, shipped=SHIPPED, command=TRAIN_COMMAND)
         record, weights = load_weights(source, kind=META_KIND, revision=revision)
         try:
@@ -80,7 +82,7 @@ class FewShotLearner:
             learner.load_state_dict(weights)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise _does_not_fit(source, error) from error
-        return cls(learner.to(device), trained=record.get("trained"))
+        return cls(learner.to(place), trained=record.get("trained"))
 
     @property
     def ways(self) -> int:

@@ -15,6 +15,7 @@ from memory_adapt.config import CHECKPOINT_KIND, ModelConfig, current_names
 from memory_adapt.models.interface import OnlineClassifier, State
 from memory_adapt.models.registry import build_model, config_from_json, config_to_json
 from priors_shared.checkpoints import CONFIG, find_weights, load_state, load_weights, save_weights
+from priors_shared.devices import choose_device
 from priors_shared.episodes import NULL_LABEL, delay_labels
 from priors_shared.errors import UserError, first_line
 
@@ -68,6 +69,7 @@ class OnlineLearner:
         """
         if delay is not None and delay < 1:
             raise UserError(f"delay must be at least 1 step, got {delay}")
+        place = choose_device(device)
         source = find_weights(name, shipped=SHIPPED, command="memory-adapt train")
         record, weights = load_weights(source, kind=CHECKPOINT_KIND, revision=revision)
         try:
@@ -85,11 +87,7 @@ class OnlineLearner:
             raise UserError(f"{source}: its {CONFIG} and weights make no learner: sizes differ")
         model = build_model(config, delay=delay)
         load_state(model, weights, source)
-        try:
-            model = model.to(device)
-        except (RuntimeError, AssertionError) as error:  # torch's ways to say that it is not there
-            raise UserError(f"device {device}: {str(error).splitlines()[0]}") from error
-        return cls(model, trained=trained)
+        return cls(model.to(place), trained=trained)
 
     def save_pretrained(self, folder: str | Path, **extra: Any) -> None:
         """Write config.json and model.safetensors to `folder`; extra: further keys of config.json."""

@@ -531,10 +531,10 @@ def _drawn(
     """Molecules, and what is stored of them."""
     from molfeat_diffusion.metrics import sampling_metrics
     from molfeat_diffusion.sampling import sample_molecules
-    from priors_shared.devices import hardware
+    from priors_shared.devices import choose_device, hardware
 
     molecules = sample_molecules(
-        model.to(options.device),
+        model.to(choose_device(options.device)),
         options.count,
         steps=options.steps,
         atoms=atoms,

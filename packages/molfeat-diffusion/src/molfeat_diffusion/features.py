@@ -39,6 +39,7 @@ from molfeat_diffusion.molecules import (
     with_hydrogens_of,
 )
 from molfeat_diffusion.noise import Randomness
+from priors_shared.devices import choose_device
 from priors_shared.errors import UserError
 
 PAIRS_PER_BATCH = 40_000
@@ -236,7 +237,7 @@ class MiDiFeaturizer(TransformerMixin, BaseEstimator):
             else:
                 model, record = load_model(self.checkpoint)
                 self._digest = record["digest"]
-            self._model = model.to(self.device)
+            self._model = model.to(choose_device(self.device))
         layers = model.config.network.layers
         checks = {
             f"layer {self.layer}: must be in 1 .. {layers}": self.layer is None

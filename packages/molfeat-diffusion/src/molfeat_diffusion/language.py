@@ -28,6 +28,7 @@ from molfeat_diffusion.features import (
     row_names,
 )
 from priors_shared.checkpoints import find_weights
+from priors_shared.devices import choose_device
 from priors_shared.errors import UserError
 
 # Atoms in brackets, elements of two letters, ring bonds of two digits; else each character.
@@ -159,7 +160,7 @@ class SmilesFeaturizer(TransformerMixin, BaseEstimator):
             if self.max_length < 3:
                 raise UserError(f"max_length {self.max_length}: must be 3 or more")
             self._longest = min(self.max_length, _positions(encoder))
-            self._encoder = encoder.to(self.device)
+            self._encoder = encoder.to(choose_device(self.device))
         return self._encoder
 
 

@@ -68,7 +68,7 @@ def test_distill_generate_eval_from_a_folder_of_renders(
             "procedural_cpu",
             "teachers",
             *small,
-            "--iterations",
+            "--steps",
             "2",
             "-o",
             "run",
@@ -79,12 +79,15 @@ def test_distill_generate_eval_from_a_folder_of_renders(
     assert "next      hyperfields generate 'a blue plate' --model run" in out
     assert {p.name for p in Path("run/plots").iterdir()} == {"training.png", "scenes.png"}
     assert json.loads(Path("run/config.json").read_text())["held_out"] == []
-    assert HyperFields.from_pretrained("run").prompts == ("a blue plate", "a red mug")
+    assert HyperFields.from_pretrained("run", text=tiny_text).prompts == (
+        "a blue plate",
+        "a red mug",
+    )
     assert "already holds a run" in refused(
-        capsys, "distill", "procedural_cpu", "teachers", *small, "--iterations", "2", "-o", "run"
+        capsys, "distill", "procedural_cpu", "teachers", *small, "--steps", "2", "-o", "run"
     )
 
-    main(["eval", "run", "teachers", "--samples", "8", "--out", "eval.json"])
+    main(["eval", "run", "teachers", "--text", tiny_text, "--samples", "8", "--out", "eval.json"])
     result = json.loads(Path("eval.json").read_text())
     assert {scene["prompt"] for scene in result["scenes"]} == {"a red mug", "a blue plate"}
     assert result["means"]["teachers"]["psnr"] == pytest.approx(
@@ -103,7 +106,7 @@ def test_two_processes_share_an_update_out_and_train_as_one(
     small = ["--text", tiny_text, "--blocks", "1", "--heads", "2", "--head-dim", "4"]
     small += ["--hidden", "8", "--width", "8", "--levels", "2", "--log2-rows", "8"]
     small += ["--finest", "16", "--rays", "16", "--samples", "8", "--log-every", "1"]
-    small += ["--iterations", "3", "--quiet"]
+    small += ["--steps", "3", "--quiet"]
     main(["distill", "procedural_cpu", "teachers", *small, "-o", "one", "--accelerator", "cpu"])
     capsys.readouterr()
     said = run_on_two_processes(
@@ -114,16 +117,30 @@ def test_two_processes_share_an_update_out_and_train_as_one(
     assert [line["step"] for line in two] == [1, 2, 3]
     assert [line["psnr"] for line in two] == pytest.approx([line["psnr"] for line in one], abs=0.02)
     assert one[0]["psnr"] != pytest.approx(one[2]["psnr"], abs=0.1)
-    assert HyperFields.from_pretrained("two").prompts == HyperFields.from_pretrained("one").prompts
-    assert "runs on one device" in refused(capsys, "teach", "a red mug", "--devices", "2")
+    one, two = (HyperFields.from_pretrained(run, text=tiny_text) for run in ("one", "two"))
+    assert one.prompts == two.prompts
+    assert "runs on one device" in refused(
+        capsys, "teach", "teacher_cpu", "a red mug", "--devices", "2"
+    )
 
 
 def test_generate_writes_meshes_and_a_contact_sheet(
-    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    model: Path, tiny_text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     prompts = tmp_path / "prompts.txt"
     prompts.write_bytes("\ufeffa red mug\r\n\r\n a golden mug \r\na red mug\r\n".encode())
-    quick = ["--model", str(model), "--resolution", "12", "--size", "8", "--samples", "8"]
+    quick = [
+        "--model",
+        str(model),
+        "--text",
+        tiny_text,
+        "--resolution",
+        "12",
+        "--size",
+        "8",
+        "--samples",
+        "8",
+    ]
     main(["generate", "--prompts", str(prompts), "-o", str(tmp_path / "out"), *quick])
     said = capsys.readouterr()
     assert "'a golden mug' is out of distribution: no training prompt has golden" in said.err
@@ -134,17 +151,19 @@ def test_generate_writes_meshes_and_a_contact_sheet(
     assert len(trimesh.load(tmp_path / "out/a-red-mug.glb", force="mesh").faces) > 10
     with Image.open(tmp_path / "out/contact_sheet.png") as sheet:
         assert sheet.size == (4 * 8, 3 * (8 + 14))
-    film = tmp_path / "turn.gif"
-    main(["generate", "a red mug", "-o", str(tmp_path / "m.ply"), "--turntable", str(film), *quick])
+    video = tmp_path / "turn.gif"
+    main(
+        ["generate", "a red mug", "-o", str(tmp_path / "m.ply"), "--turntable", str(video), *quick]
+    )
     assert (tmp_path / "m.ply").is_file()
-    assert film.is_file()
+    assert video.is_file()
 
 
 def test_generate_refuses_what_it_cannot_do(
-    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    model: Path, tiny_text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def no(*arguments: str) -> str:
-        return refused(capsys, "generate", *arguments, "--model", str(model))
+        return refused(capsys, "generate", *arguments, "--model", str(model), "--text", tiny_text)
 
     assert "the prompt is empty" in no("  ")
     assert "give a prompt" in no()
@@ -164,39 +183,56 @@ def test_generate_refuses_what_it_cannot_do(
 
 
 def test_finetune_writes_a_model_that_knows_the_prompt(
-    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
+    model: Path, tiny_text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    small = ["--image-size", "8", "--samples", "8", "--views", "3", "--iterations", "2"]
+    small = ["--image-size", "8", "--samples", "8", "--views", "3", "--steps", "2"]
+    small += ["--text", tiny_text]
     main(["finetune", "finetune_cpu", str(model), "a stained glass mug", *small, "--quiet"])
     out = "finetuned/a-stained-glass-mug"
     assert f"next      hyperfields generate 'a stained glass mug' --model {out}" in (
         capsys.readouterr().out
     )
     assert Path(out, "plots/scene.png").is_file()
-    assert HyperFields.from_pretrained(out).unknown_words("a stained glass mug") == []
-    assert "prompt is empty" in refused(capsys, "finetune", str(model), " ")
+    assert (
+        HyperFields.from_pretrained(out, text=tiny_text).unknown_words("a stained glass mug") == []
+    )
+    assert "prompt is empty" in refused(capsys, "finetune", "finetune_cpu", str(model), " ")
     said = refused(capsys, "finetune", "finetune_cpu", str(model), "a red toaster", *small)
     assert "is no procedural scene" in said
-    assert "neither a folder nor shipped" in refused(capsys, "finetune", "gone", "a red mug")
+    assert "neither a folder nor shipped" in refused(
+        capsys, "finetune", "finetune_cpu", "gone", "a red mug"
+    )
 
 
 def test_teach_then_export_and_distill(
-    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
+    model: Path, tiny_text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    small = ["--width", "8", "--levels", "2", "--log2-rows", "8", "--finest", "16", "--batch", "1"]
-    small += ["--image-size", "8", "--samples", "8", "--views", "3", "--iterations", "2"]
+    small = [
+        "--width",
+        "8",
+        "--levels",
+        "2",
+        "--log2-rows",
+        "8",
+        "--finest",
+        "16",
+        "--batch-size",
+        "1",
+    ]
+    small += ["--image-size", "8", "--samples", "8", "--views", "3", "--steps", "2"]
+    own = ["--text", tiny_text]
     main(["teach", "teacher_cpu", "A red mug", *small, "-o", "teachers", "--quiet"])
     assert "next      hyperfields distill PRESET teachers" in capsys.readouterr().out
     assert Path("teachers/a-red-mug/plots/scene.png").is_file()
     main(["export", "teachers/a-red-mug", "-o", "field"])
     assert Field.load("field").prompt == "a red mug"
-    main(["export", str(model), "a blue mug", "-o", "mug.obj", "--resolution", "12"])
+    main(["export", str(model), "a blue mug", "-o", "mug.obj", "--resolution", "12", *own])
     assert len(trimesh.load("mug.obj", force="mesh").faces) > 10
-    main(["export", str(model), "a blue mug", "-o", "own"])
+    main(["export", str(model), "a blue mug", "-o", "own", *own])
     points = torch.rand(20, 3) - 0.5
-    generated = HyperFields.from_pretrained(model).generate("a blue mug")
+    generated = HyperFields.from_pretrained(model, text=tiny_text).generate("a blue mug")
     assert torch.equal(Field.load("own")(points)[0], generated(points)[0])
     Path("prompts.txt").write_text("A red mug\n\na blue bowl\n")
     again = ["teach", "teacher_cpu", "--prompts", "prompts.txt", *small, "-o", "teachers"]
@@ -214,28 +250,47 @@ def test_teach_then_export_and_distill(
     assert "is no procedural scene" in said
     assert not Path("no/a-red-toaster").exists()
     assert "prompt is empty" in refused(capsys, "teach", "teacher_cpu", " ")
-    said = refused(capsys, "teach", "a mug", "--guidance", str(tmp_path / "field"))
-    assert "no such pipeline here" in said or "pip install 'hyperfields[guidance]'" in said
+    said = refused(capsys, "teach", "teacher", "a mug", "--guidance", str(tmp_path / "field"))
+    assert "no pipeline" in said or "pip install 'hyperfields[guidance]'" in said
 
 
 def test_checkpoints_of_another_kind_are_refused(
-    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    model: Path, tiny_text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    HyperFields.from_pretrained(model).generate("a red mug").save(tmp_path / "field")
+    HyperFields.from_pretrained(model, text=tiny_text).generate("a red mug").save(
+        tmp_path / "field"
+    )
     said = refused(capsys, "generate", "a mug", "--model", str(tmp_path / "field"))
     assert "holds a radiance-field, not a hyperfields" in said
     record = json.loads((model / "config.json").read_text())
     record["config"]["field"]["width"] = 9
     del record["record_digest"]
     (model / "config.json").write_text(json.dumps(record))
-    assert "make no model" in refused(capsys, "generate", "a mug", "--model", str(model))
+    assert "make no model" in refused(
+        capsys, "generate", "a mug", "--model", str(model), "--text", tiny_text
+    )
 
 
 def test_eval_scores_held_out_and_trained_scenes_apart(
-    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    model: Path, tiny_text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "eval.json"
-    main(["eval", str(model), "--views", "1", "--size", "8", "--samples", "8", "--out", str(out)])
+    main(
+        [
+            "eval",
+            str(model),
+            "--text",
+            tiny_text,
+            "--views",
+            "1",
+            "--size",
+            "8",
+            "--samples",
+            "8",
+            "--out",
+            str(out),
+        ]
+    )
     result = json.loads(out.read_text())
     assert set(result["means"]) == {"held out", "trained"}
     assert [s["group"] for s in result["scenes"]] == ["held out", "trained", "trained"]

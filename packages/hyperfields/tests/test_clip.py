@@ -39,13 +39,13 @@ def test_cosines_are_those_of_transformers_own_pipeline(tiny_clip: str, tiny_tex
     from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel
 
     generator = torch.Generator().manual_seed(0)
-    pictures = torch.randint(0, 256, (3, 3, SIZE, SIZE), generator=generator, dtype=torch.uint8)
+    images = torch.randint(0, 256, (3, 3, SIZE, SIZE), generator=generator, dtype=torch.uint8)
     prompts = ["a red mug", "a blue stained glass chair"]
     processor = CLIPImageProcessorPil(
         size={"shortest_edge": SIZE}, crop_size={"height": SIZE, "width": SIZE}
     )
     pixels = processor(
-        list(pictures.numpy()), return_tensors="pt", input_data_format="channels_first"
+        list(images.numpy()), return_tensors="pt", input_data_format="channels_first"
     )
     tokens = AutoTokenizer.from_pretrained(tiny_text)(prompts, return_tensors="pt", padding=True)
     model = CLIPModel.from_pretrained(tiny_clip).eval()
@@ -58,7 +58,7 @@ def test_cosines_are_those_of_transformers_own_pipeline(tiny_clip: str, tiny_tex
             ).logits_per_image
             / model.logit_scale.exp()
         )
-    cosines = Clip(tiny_clip).cosines(pictures.float() / 255, prompts)
+    cosines = Clip(tiny_clip).cosines(images.float() / 255, prompts)
     torch.testing.assert_close(cosines, expected, atol=1e-5, rtol=0)
     assert float(cosines.std()) > 0.05
 
@@ -107,5 +107,5 @@ def test_the_command_asks_it_and_names_one_that_cannot_be_had(
     assert set(record["clip"]["percent"]) == {"held out", "trained"}
     with pytest.raises(UserError, match="a model of type bert, not clip"):
         Clip(tiny_text)
-    with pytest.raises(UserError, match=r"--clip .*no such model here"):
+    with pytest.raises(UserError, match=r"^clip: no encoder"):
         Clip(str(tmp_path))

@@ -11,7 +11,7 @@ import torch
 from hyperfields.conditioning.text import TextEncoder
 from hyperfields.config import DistillConfig, FieldConfig, LaunchConfig, ModelConfig
 from hyperfields.data.views import procedural_views
-from hyperfields.fields.rendering import over, render_rays, render_weights_from_density
+from hyperfields.fields.rendering import composite_over, render_rays, render_weights_from_density
 from hyperfields.hypernetwork.network import HyperNetwork
 from hyperfields.presets import DISTILL, HELD_OUT, TRAINED, procedural_cpu
 from hyperfields.pretrained import HyperFields
@@ -19,7 +19,7 @@ from hyperfields.training.distillation import (
     Distillation,
     build_optimizer,
     distill,
-    learning_rate_share,
+    learning_rate_factor,
     sample_batch,
     training_cameras,
 )
@@ -43,7 +43,7 @@ def config(tiny_text: str) -> DistillConfig:
         prompts_per_step=2,
         rays=32,
         samples=12,
-        iterations=6,
+        steps=6,
         learning_rate=3e-3,
         grid_learning_rate=2e-2,
         checkpoint_every=2,
@@ -101,10 +101,10 @@ def test_the_loss_is_equation_4_6_of_renders(config, teachers, tiny_text) -> Non
     torch.manual_seed(0)
     net = HyperNetwork(replace(config.model, conditioning="static"), text.dim)
     batch = sample_batch(config, sorted(teachers), teachers, text, 0)
-    tokens, real, points, lengths, target, background = batch
+    tokens, mask, points, lengths, target, background = batch
     total = 0.0
     for i in range(2):
-        densities, values = net(tokens[i : i + 1], real[i : i + 1], points[i].view(1, -1, 3))
+        densities, values = net(tokens[i : i + 1], mask[i : i + 1], points[i].view(1, -1, 3))
         light, seen = torch.ones(32), torch.zeros(32, 3)
         for k in range(12):
             alpha = 1 - torch.exp(-densities.view(32, 12)[:, k] * lengths[i, :, k])
@@ -134,7 +134,7 @@ def test_killed_at_any_checkpoint_it_resumes_to_the_same_bytes(
     class Killed(Exception):
         pass
 
-    for stop in (3, 5):  # between checkpoints of every two updates
+    for stop in (3, 5):  # between checkpoints of every two steps
         out = tmp_path / f"killed-{stop}"
         calls = 0
 
@@ -159,7 +159,7 @@ def test_two_scenes_are_learned_and_told_apart(config, teachers, tmp_path: Path)
     config = replace(
         config,
         prompts=PROMPTS[:2],
-        iterations=120,
+        steps=120,
         rays=64,
         learning_rate=1e-2,
         checkpoint_every=120,
@@ -170,13 +170,13 @@ def test_two_scenes_are_learned_and_told_apart(config, teachers, tmp_path: Path)
         model = distill(config, two, QUIET, run)
         metrics = run.metrics()
     assert metrics[-1]["psnr"] > metrics[0]["psnr"] + 4
-    loaded = HyperFields.from_pretrained(tmp_path / "run")
+    loaded = HyperFields.from_pretrained(tmp_path / "run", text=config.model.text)
     assert loaded.prompts == tuple(sorted(config.prompts))
     for prompt in config.prompts:
         camera = teachers[prompt].cameras[0]
-        images = {p: over(teachers[p].images[0]) for p in config.prompts}
-        seen = over(loaded.generate(prompt).render(camera, 24))
-        assert torch.equal(seen, over(model.generate(prompt).render(camera, 24)))
+        images = {p: composite_over(teachers[p].images[0]) for p in config.prompts}
+        seen = composite_over(loaded.generate(prompt).render(camera, 24))
+        assert torch.equal(seen, composite_over(model.generate(prompt).render(camera, 24)))
         errors = {p: float((seen - image).square().mean()) for p, image in images.items()}
         assert min(errors, key=errors.__getitem__) == prompt
     assert loaded.unknown_words("a Blue PLATE") == []
@@ -202,34 +202,36 @@ def test_procedural_presets_hold_out_what_they_evaluate() -> None:
 
 
 def test_learning_rates_rise_and_then_fall_along_a_cosine(config) -> None:
-    config = replace(config, iterations=101, final_rate=0.2, warm_up=10)
-    assert learning_rate_share(config, 0) == pytest.approx(0.1)
-    assert learning_rate_share(config, 4) == pytest.approx(0.5, abs=0.01)
-    assert learning_rate_share(replace(config, warm_up=0), 0) == 1
-    assert learning_rate_share(config, 50) == pytest.approx(0.6)
-    assert learning_rate_share(config, 100) == pytest.approx(0.2)
+    config = replace(config, steps=101, min_lr_ratio=0.2, warmup_steps=10)
+    assert learning_rate_factor(config, 0) == pytest.approx(0.1)
+    assert learning_rate_factor(config, 4) == pytest.approx(0.5, abs=0.01)
+    assert learning_rate_factor(replace(config, warmup_steps=0), 0) == 1
+    assert learning_rate_factor(config, 50) == pytest.approx(0.6)
+    assert learning_rate_factor(config, 100) == pytest.approx(0.2)
 
 
-@pytest.mark.parametrize(("warm_up", "updates", "drop"), [(0, 1, 10), (100, 4, 3)])
-def test_first_updates_at_high_rates_do_not_empty_the_scenes(warm_up, updates, drop) -> None:
+@pytest.mark.parametrize(("warmup_steps", "steps", "drop"), [(0, 1, 10), (100, 4, 3)])
+def test_first_updates_at_high_rates_do_not_empty_the_scenes(warmup_steps, steps, drop) -> None:
     """At 0.003 and 0.02, under a loss that wants nothing there, as most rays do.
 
-    Weights written in plain units drop the mean log-density by 34 in one update: no gradient is left.
+    Weights written in plain units drop the mean log-density by 34 in one step: no gradient is left.
     """
-    config = replace(procedural_cpu(), learning_rate=3e-3, grid_learning_rate=2e-2, warm_up=warm_up)
+    config = replace(
+        procedural_cpu(), learning_rate=3e-3, grid_learning_rate=2e-2, warmup_steps=warmup_steps
+    )
     torch.manual_seed(1)
     net = HyperNetwork(config.model, 16)
     optimizer = build_optimizer(net, config)
     generator = torch.Generator().manual_seed(3)
-    tokens, real = torch.randn(2, 5, 16, generator=generator), torch.ones(2, 5, dtype=torch.bool)
+    tokens, mask = torch.randn(2, 5, 16, generator=generator), torch.ones(2, 5, dtype=torch.bool)
     points = torch.rand(2, 384, 3, generator=generator) * 2 - 1
     means = []
-    for step in range(updates + 1):
-        densities, _ = net(tokens, real, points)
+    for step in range(steps + 1):
+        densities, _ = net(tokens, mask, points)
         means.append(float(densities.detach().clamp(min=1e-38).log().mean()))
         weights = render_weights_from_density(densities.view(-1, 12), torch.full((64, 12), 0.17))
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate_share(config, step) * group["initial_lr"]
+            group["lr"] = learning_rate_factor(config, step) * group["initial_lr"]
         optimizer.zero_grad()
         weights.sum(-1).square().mean().backward()
         optimizer.step()

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from hyperfields.config import FieldConfig, ModelConfig
-from hyperfields.experiments import EXPERIMENTS, figure_4_10
+from hyperfields.experiments import Lab, figure_4_10
 from hyperfields.guidance.empirical import EmpiricalGuidance
-from hyperfields.presets import DISTILL
+from hyperfields.presets import procedural_cpu_short
 
 MODEL = ModelConfig(
     text="minilm",
@@ -37,12 +37,12 @@ def test_likeness_by_hand() -> None:
 
 
 def test_all_arms_see_each_scene_as_often_and_as_much_of_it() -> None:
-    settings = figure_4_10.configurations(figure_4_10.PRESETS["cpu"], seed=1)
+    settings = figure_4_10.experiment("cpu").configurations(seed=1)
     ours, scores, alone = (settings[arm] for arm in figure_4_10.NAMES)
-    assert ours.prompts_per_step == scores.batch == alone.batch == 1
+    assert ours.prompts_per_step == scores.batch_size == alone.batch_size == 1
     assert ours.rays == scores.image_size**2 == alone.image_size**2
-    assert ours.object_share == 0
-    assert ours.iterations == scores.iterations == len(figure_4_10.PROMPTS) * alone.iterations
+    assert ours.object_fraction == 0
+    assert ours.steps == scores.steps == len(figure_4_10.PROMPTS) * alone.steps
     for name in ("samples", "learning_rate", "grid_learning_rate", "views", "seed"):
         assert getattr(ours, name) == getattr(scores, name) == getattr(alone, name), name
 
@@ -50,13 +50,17 @@ def test_all_arms_see_each_scene_as_often_and_as_much_of_it() -> None:
 def test_the_experiment_packs_all_scenes_by_both(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    preset = DISTILL["procedural_cpu_short"]()
-    tiny = replace(preset, model=MODEL, views=3, checkpoint_every=4, log_every=4)
-    monkeypatch.setitem(figure_4_10.DISTILL, "procedural_cpu_short", lambda: tiny)  # type: ignore[attr-defined]
-    sizes = figure_4_10.PackingPreset(distill="procedural_cpu_short", size=8, samples=4, updates=12)
-    monkeypatch.setitem(figure_4_10.PRESETS, "cpu", sizes)  # type: ignore[arg-type]
-    monkeypatch.setattr(figure_4_10, "VIEWS", 1)
-    monkeypatch.setattr(figure_4_10, "SAMPLES", 4)
+    config = replace(procedural_cpu_short(), model=MODEL, views=3, checkpoint_every=4, log_every=4)
+    experiment = replace(
+        figure_4_10.experiment("cpu"),
+        config=config,
+        size=8,
+        samples=4,
+        steps=12,
+        evaluation_views=1,
+        evaluation_samples=4,
+        seeds=(0, 1),
+    )
     asked: set[str] = set()
     denoise = EmpiricalGuidance.posterior_mean
 
@@ -65,19 +69,20 @@ def test_the_experiment_packs_all_scenes_by_both(
         return denoise(self, noisy, step, view)
 
     monkeypatch.setattr(EmpiricalGuidance, "posterior_mean", listening)
-    out, runs = tmp_path / "out", tmp_path / "runs"
-    EXPERIMENTS["figure-4.10"](out=out, runs=runs, quick=True)
-    assert not out.exists()
-    EXPERIMENTS["figure-4.10"](out=out, runs=runs, seeds=(0, 1))
+    lab = Lab(out=tmp_path / "out", runs=tmp_path / "runs")
+    experiment.run(replace(lab, quick=True))
+    assert not lab.out.exists()
+    experiment.run(lab)
     assert asked == set(figure_4_10.PROMPTS)
-    result = json.loads((out / "figure-4.10-cpu.json").read_text())
+    result = json.loads((lab.out / "figure-4.10-cpu.json").read_text())
     assert [row["model"] for row in result["rows"]] == list(figure_4_10.NAMES.values())
-    assert 0 < result["likeness of exact shapes"] < 0.9
+    assert 0 < result["likeness_of_exact_shapes"] < 0.9
     assert len(result["comparisons"]) == 2
     for compared in result["comparisons"].values():
         assert compared["psnr"]["difference"]["n"] == 2
     for scene in figure_4_10.PROMPTS:  # a network of its own, of this scene alone
-        at = runs / "packing_cpu" / "alone-1" / scene.replace(" ", "-") / "model" / "config.json"
-        assert json.loads(at.read_text())["trained"]["prompts"] == [scene]
-    pictures = {p.name for p in out.glob("*.png")}
-    assert pictures == {f"figure-4.10-cpu-{arm}.png" for arm in figure_4_10.NAMES}
+        alone = lab.runs / "packing_cpu" / "alone-1" / scene.replace(" ", "-")
+        record = json.loads((alone / "model" / "config.json").read_text())
+        assert record["trained"]["prompts"] == [scene]
+    images = {p.name for p in lab.out.glob("*.png")}
+    assert images == {f"figure-4.10-cpu-{arm}.png" for arm in figure_4_10.NAMES}

@@ -12,14 +12,13 @@ import torch
 
 from hyperfields.config import DistillConfig, FieldConfig, ModelConfig
 from hyperfields.evaluation import SceneScore
-from hyperfields.experiments import EXPERIMENTS, figure_4_9_materials, figure_b_2
-from hyperfields.presets import DISTILL
+from hyperfields.experiments import Lab, figure_4_9_materials, figure_b_2
+from hyperfields.presets import finetune_cpu, four_materials_cpu, materials_held_out_cpu
 from hyperfields.scenes import scene_of
-from priors_shared.errors import UserError
 
 
 def test_every_shape_and_style_is_seen_and_no_held_out_combination_is() -> None:
-    config = DISTILL["materials_held_out_cpu"]()
+    config = materials_held_out_cpu()
     trained = [scene_of(prompt) for prompt in config.prompts]
     held = [scene_of(prompt) for prompt in config.held_out]
     assert (len(trained), len(held)) == (24, 8)
@@ -56,74 +55,75 @@ def test_gain_is_paired_by_scene_and_not_by_position() -> None:
 
 
 @pytest.fixture
-def tiny(tiny_text: str, monkeypatch: pytest.MonkeyPatch) -> DistillConfig:
+def tiny(tiny_text: str) -> DistillConfig:
     field = FieldConfig(
         width=4, levels=1, level_features=2, log2_rows=6, coarsest=2, finest=2, frequencies=1
     )
-    config = replace(
-        DISTILL["four_materials_cpu"](),
+    return replace(
+        four_materials_cpu(),
         model=ModelConfig(text=tiny_text, blocks=1, heads=1, head_dim=4, hidden=4, field=field),
         views=1,
         image_size=6,
         rays=4,
         samples=4,
-        iterations=1,
+        steps=1,
     )
-    monkeypatch.setitem(DISTILL, "four_materials_cpu", lambda: config)
-    held_out = replace(
-        config,
-        prompts=("a plaid mug", "a terracotta bowl"),
-        held_out=("a plaid bowl", "a terracotta mug"),
-    )
-    monkeypatch.setitem(DISTILL, "materials_held_out_cpu", lambda: held_out)
-    changes = {"image_size": 6, "samples": 4, "batch": 1, "views": 2, "iterations": 2}
-    sizes = replace(figure_b_2.PRESETS["cpu"], changes=changes, views=1, samples=4, sheet=8)
-    monkeypatch.setitem(figure_b_2.PRESETS, "cpu", sizes)  # type: ignore[arg-type]
-    return held_out
 
 
 def test_unseen_combinations_are_measured_before_and_after_their_fine_tuning(
     tiny: DistillConfig, tmp_path: Path
 ) -> None:
-    out, runs = tmp_path / "out", tmp_path / "runs"
-    EXPERIMENTS["figure-b.2"](out=out, runs=runs, quick=True)
-    assert not out.exists()
-    EXPERIMENTS["figure-b.2"](out=out, runs=runs)
-    result = json.loads((out / "figure-b.2-cpu.json").read_text())
+    held_out = ("a plaid bowl", "a terracotta mug")
+    experiment = replace(
+        figure_b_2.experiment("cpu"),
+        config=replace(tiny, prompts=("a plaid mug", "a terracotta bowl"), held_out=held_out),
+        tuning=replace(finetune_cpu(), image_size=6, samples=4, batch_size=1, views=2, steps=2),
+        views=1,
+        samples=4,
+        sheet_size=8,
+    )
+    lab = Lab(out=tmp_path / "out", runs=tmp_path / "runs")
+    experiment.run(replace(lab, quick=True))
+    assert not lab.out.exists()
+    experiment.run(lab)
+    result = json.loads((lab.out / "figure-b.2-cpu.json").read_text())
     assert [(row["model"], row["scenes"]) for row in result["rows"]] == [
         ("trained", 2),
         ("held out, zero-shot", 2),
         ("held out, fine-tuned", 2),
     ]
     before, after = (result["scenes"][f"held out, {k}"] for k in ("zero-shot", "fine-tuned"))
-    assert [s["prompt"] for s in before] == [s["prompt"] for s in after] == list(tiny.held_out)
+    assert [s["prompt"] for s in before] == [s["prompt"] for s in after] == list(held_out)
     assert all(b["psnr"] != a["psnr"] for b, a in zip(before, after, strict=True))
     assert result["gain_of_fine_tuning"]["psnr"]["difference"]["n"] == 2
-    assert str(tmp_path) not in json.dumps(result)
-    done = sorted(runs.rglob("model.safetensors"))
-    assert len(list(runs.rglob("model/config.json"))) == 3
+    assert str(tmp_path) not in json.dumps(result["rows"])
+    done = sorted(lab.runs.rglob("model.safetensors"))
+    assert len(list(lab.runs.rglob("model/config.json"))) == 3
     stamps = [p.stat().st_mtime_ns for p in done]
-    EXPERIMENTS["figure-b.2"](out=out, runs=runs)
+    experiment.run(lab)
     assert [p.stat().st_mtime_ns for p in done] == stamps
 
 
 def test_both_arms_of_four_materials_are_measured_and_compared_by_seed(
     tiny: DistillConfig, tmp_path: Path
 ) -> None:
-    out, runs = tmp_path / "out", tmp_path / "runs"
-    EXPERIMENTS["figure-4.9-materials"](out=out, runs=runs, quick=True)
-    assert not out.exists()
-    EXPERIMENTS["figure-4.9-materials"](out=out, runs=runs, seeds=(0, 1))
-    result = json.loads((out / "figure-4.9-materials-cpu.json").read_text())
+    experiment = replace(
+        figure_4_9_materials.experiment("cpu"),
+        config=tiny,
+        seeds=(0, 1),
+        views=1,
+        samples=4,
+        sheet_size=8,
+    )
+    lab = Lab(out=tmp_path / "out", runs=tmp_path / "runs")
+    experiment.run(replace(lab, quick=True))
+    assert not lab.out.exists()
+    experiment.run(lab)
+    result = json.loads((lab.out / "figure-4.9-materials-cpu.json").read_text())
     assert [row["model"] for row in result["rows"]] == ["dynamic", "static"]
     name = "distance of origami and glacier"
     values = [[result["per_seed"][arm][s][name] for s in "01"] for arm in ("dynamic", "static")]
     mean = sum(d - s for d, s in zip(*values, strict=True)) / 2
     assert result["dynamic_less_static"][name]["difference"]["mean"] == pytest.approx(mean)
     assert result["config"]["static"]["model"]["conditioning"] == "static"
-    assert (out / "figure-4.9-materials-cpu.png").is_file()
-
-
-def test_a_preset_that_is_not_there_is_named() -> None:
-    with pytest.raises(UserError, match="huge"):
-        figure_b_2.run_held_out("huge")
+    assert (lab.out / "figure-4.9-materials-cpu.png").is_file()

@@ -14,7 +14,7 @@ from hyperfields.config import FinetuneConfig, LaunchConfig, TeachConfig
 from hyperfields.data.views import procedural_views
 from hyperfields.fields.cameras import evaluation_views
 from hyperfields.fields.field import Field
-from hyperfields.fields.rendering import over
+from hyperfields.fields.rendering import composite_over
 from hyperfields.hypernetwork.network import PromptField
 from hyperfields.pretrained import HyperFields
 from hyperfields.training.finetuning import finetune
@@ -36,7 +36,7 @@ def tune_config(**changes: object) -> FinetuneConfig:
         image_size=8,
         samples=8,
         views=6,
-        iterations=4,
+        steps=4,
         learning_rate=2e-3,
         grid_learning_rate=2e-2,
         checkpoint_every=2,
@@ -57,8 +57,8 @@ def tune(
 def error(field: Field) -> float:
     """Mean squared error of renders of the field against exact ones of PROMPT."""
     cameras = evaluation_views(4, 8)
-    reference = over(procedural_views([PROMPT], cameras)[PROMPT].images)
-    shown = over(torch.stack([field.render(camera, 16) for camera in cameras]))
+    reference = composite_over(procedural_views([PROMPT], cameras)[PROMPT].images)
+    shown = composite_over(torch.stack([field.render(camera, 16) for camera in cameras]))
     return float((shown - reference).square().mean())
 
 
@@ -70,7 +70,7 @@ def test_tuning_brings_the_prompts_scene_nearer_and_leaves_the_model_it_began_wi
     tmp_path: Path, model: HyperFields
 ) -> None:
     before, begun = weights(model), error(model.generate(PROMPT))
-    config = tune_config(iterations=80, views=12, checkpoint_every=80, log_every=80)
+    config = tune_config(steps=80, views=12, checkpoint_every=80, log_every=80)
     tuned = tune(tmp_path / "run", config, model)
     assert error(tuned.generate(PROMPT)) < 0.6 * begun
     for name, value in weights(model).items():
@@ -78,7 +78,7 @@ def test_tuning_brings_the_prompts_scene_nearer_and_leaves_the_model_it_began_wi
     # Everything learns: transformer, heads and hash grid.
     still = [n for n, p in weights(tuned).items() if torch.equal(p, before[n])]
     assert not still
-    loaded = HyperFields.from_pretrained(tmp_path / "run")
+    loaded = HyperFields.from_pretrained(tmp_path / "run", text=model.text.name)
     assert loaded.trained["finetuned"] == [PROMPT]
     assert loaded.unknown_words(PROMPT) == []
     assert model.unknown_words(PROMPT) == ["red", "mug"]
@@ -87,10 +87,10 @@ def test_tuning_brings_the_prompts_scene_nearer_and_leaves_the_model_it_began_wi
 def test_a_prompts_field_is_what_the_hypernetwork_writes_for_these_points(
     model: HyperFields,
 ) -> None:
-    tokens, real = model.text.encode([PROMPT, "a blue chair"])
+    tokens, mask = model.text.encode([PROMPT, "a blue chair"])
     points = 2 * torch.rand(50, 3) - 1
-    densities, values = model.net(tokens, real, points.expand(2, -1, -1))
-    one = PromptField(model.net, tokens[:1], real[:1])
+    densities, values = model.net(tokens, mask, points.expand(2, -1, -1))
+    one = PromptField(model.net, tokens[:1], mask[:1])
     torch.testing.assert_close(one(points), (densities[0], values[0]))
 
 

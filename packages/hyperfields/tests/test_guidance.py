@@ -13,9 +13,9 @@ from hyperfields.config import FieldConfig, LaunchConfig, TeachConfig
 from hyperfields.data.views import PosedViews, procedural_views
 from hyperfields.fields.cameras import orbit
 from hyperfields.fields.field import Field
-from hyperfields.fields.rendering import over
+from hyperfields.fields.rendering import composite_over
 from hyperfields.guidance.empirical import EmpiricalGuidance
-from hyperfields.guidance.score import Guidance, View, add_noise, annealed_step, noise_of, sds_loss
+from hyperfields.guidance.score import View, add_noise, annealed_step, noise_of, sds_loss
 from hyperfields.training.score_distillation import render_batch, sample_views, teach
 from priors_shared.errors import UserError
 from priors_shared.runs import Run
@@ -26,12 +26,15 @@ FIELD = FieldConfig(
 CAMERAS = [orbit(a, 20, 8) for a in (0, 90, 180, 270)]
 
 
-class Linear(Guidance):
+class Linear:
     """A denoiser with a parameter, to see that it gets no gradient."""
 
     def __init__(self) -> None:
         self.alphas_cumprod = torch.linspace(0.99, 0.01, 10)
         self.parameter = torch.tensor(0.7, requires_grad=True)
+
+    def encode(self, images: Tensor) -> Tensor:
+        return 2 * images - 1
 
     def predict_noise(self, noisy: Tensor, step: int, views) -> Tensor:
         return self.parameter * noisy
@@ -88,7 +91,7 @@ def two() -> PosedViews:
 
 def test_the_exact_denoiser_is_the_posterior_mean_and_has_its_limits(two: PosedViews) -> None:
     guidance = EmpiricalGuidance({"a red mug": two}, width=1e4)  # all cameras alike
-    clean = 2 * over(two.images).permute(0, 3, 1, 2) - 1
+    clean = 2 * composite_over(two.images).permute(0, 3, 1, 2) - 1
     view = View("a red mug, front view", CAMERAS[1])
     noise = torch.randn(3, 8, 8, generator=torch.Generator().manual_seed(2))
     # Hardly any noise: the image itself. Hardly any signal: the mean of all.
@@ -113,7 +116,7 @@ def test_the_exact_denoiser_is_the_posterior_mean_and_has_its_limits(two: PosedV
 
 def test_the_exact_denoiser_knows_the_camera(two: PosedViews) -> None:
     guidance = EmpiricalGuidance({"a red mug": two}, width=8.0)
-    clean = 2 * over(two.images).permute(0, 3, 1, 2) - 1
+    clean = 2 * composite_over(two.images).permute(0, 3, 1, 2) - 1
     noise = torch.randn(3, 8, 8, generator=torch.Generator().manual_seed(2))
     for i, camera in ((0, CAMERAS[0]), (1, CAMERAS[2])):
         seen = guidance.posterior_mean(noise, 999, View("a red mug", camera))
@@ -136,7 +139,7 @@ def teach_config(**changes) -> TeachConfig:
         image_size=8,
         samples=8,
         views=6,
-        iterations=4,
+        steps=4,
         learning_rate=5e-3,
         grid_learning_rate=2e-2,
         checkpoint_every=2,
@@ -153,12 +156,12 @@ def run_teach(out: Path, config: TeachConfig, *, resume: bool = False, guidance=
 
 
 def test_score_distillation_moves_a_field_towards_its_images(tmp_path: Path) -> None:
-    config = teach_config(iterations=80, views=12, checkpoint_every=80, log_every=80)
+    config = teach_config(steps=80, views=12, checkpoint_every=80, log_every=80)
     cameras = CAMERAS
-    reference = over(procedural_views(["a red mug"], cameras)["a red mug"].images)
+    reference = composite_over(procedural_views(["a red mug"], cameras)["a red mug"].images)
 
     def error(field: Field) -> float:
-        shown = over(torch.stack([field.render(camera, 16) for camera in cameras]))
+        shown = composite_over(torch.stack([field.render(camera, 16) for camera in cameras]))
         return float((shown - reference).square().mean())
 
     field = run_teach(tmp_path / "run", config)
@@ -196,7 +199,7 @@ def test_killed_teaching_resumes_to_the_same_bytes(tmp_path: Path) -> None:
 def test_views_are_in_the_prompt_only_where_wanted() -> None:
     generator = torch.Generator().manual_seed(0)
     assert "view" in sample_views(teach_config(), "a red mug", generator)[0].prompt
-    plain = sample_views(teach_config(view_words=False, batch=3), "a red mug", generator)
+    plain = sample_views(teach_config(view_words=False, batch_size=3), "a red mug", generator)
     assert [view.prompt for view in plain] == ["a red mug"] * 3
     with pytest.raises(ValueError, match="vsd needs a diffusion model"):
         teach_config(method="vsd")
@@ -297,15 +300,18 @@ def test_parameterisations_agree(pipeline: str) -> None:
 
 
 def test_no_part_of_the_pipeline_gets_a_gradient_and_the_image_does(pipeline: str) -> None:
-    from hyperfields.guidance.diffusion import load_guidance
+    from diffusers import DiffusionPipeline
 
-    guidance = load_guidance(pipeline, scale=10)
+    from hyperfields.guidance.diffusion import pipeline_guidance
+
+    parts = DiffusionPipeline.from_pretrained(pipeline)
+    guidance = pipeline_guidance(parts, scale=10)
     images = torch.rand(1, 3, 12, 12, requires_grad=True)  # resized to 16
     views = [View("a red mug", CAMERAS[0])]
     sds_loss(guidance, images, views, 200, torch.Generator().manual_seed(0)).backward()
     assert images.grad is not None
     assert images.grad.abs().max() > 0
-    for part in (guidance.unet, guidance.vae, guidance.text_encoder):
+    for part in (parts.unet, parts.vae, parts.text_encoder):
         assert all(p.grad is None and not p.requires_grad for p in part.parameters())
 
 
@@ -346,7 +352,7 @@ def test_vsd_begins_without_an_update_and_its_lora_learns(pipeline: str) -> None
 def test_teaching_by_vsd_resumes_with_its_lora(pipeline: str, tmp_path: Path) -> None:
     config = teach_config(guidance=pipeline, method="vsd", scale=2.0)
     run_teach(tmp_path / "straight", config)
-    half = replace(config, iterations=4)
+    half = replace(config, steps=4)
     with pytest.MonkeyPatch.context() as patch:
         calls = iter([1, 2])
 

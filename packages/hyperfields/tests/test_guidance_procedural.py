@@ -14,19 +14,20 @@ from torch.nn import functional as F
 from hyperfields.conditioning.text import TextEncoder
 from hyperfields.config import GuidanceConfig, LaunchConfig, UNetConfig
 from hyperfields.fields.cameras import orbit
+from hyperfields.guidance.diffusion import DiffusionGuidance
 from hyperfields.guidance.procedural import (
     TOKENS,
-    ProceduralGuidance,
     blocks,
     build_unet,
     draw,
     embed,
     is_procedural,
     load_procedural,
+    procedural_guidance,
 )
 from hyperfields.guidance.score import View, add_noise, noise_of
 from hyperfields.presets import HELD_OUT, procedural_unet
-from hyperfields.training import guidance as training_guidance
+from hyperfields.training import loop
 from hyperfields.training.guidance import train_guidance, training_images
 from priors_shared.checkpoints import save_weights
 from priors_shared.errors import UserError
@@ -39,8 +40,13 @@ PROMPTS = ("a red mug", "a blue plate")
 def tiny(tiny_text: str) -> GuidanceConfig:
     unet = UNetConfig(text=tiny_text, image_size=8, widths=(16, 16))
     return GuidanceConfig(
-        unet=unet, prompts=PROMPTS, views=2, batch=3, iterations=4, checkpoint_every=2, log_every=3
+        unet=unet, prompts=PROMPTS, views=2, batch_size=3, steps=4, checkpoint_every=2, log_every=3
     )
+
+
+def untrained(config: UNetConfig) -> DiffusionGuidance:
+    text = TextEncoder(config.text)
+    return procedural_guidance(build_unet(config, text.dim), config, text)
 
 
 def train(config: GuidanceConfig, folder: Path) -> dict[str, Tensor]:
@@ -54,13 +60,13 @@ def test_a_killed_training_resumes_to_the_same_weights(
 ) -> None:
     pytest.importorskip("diffusers")
     whole = train(tiny, tmp_path / "whole")
-    saved = training_guidance.save_training_state
+    saved = loop.save_training_state
 
     def killed(*args: object, **options: object) -> None:
         saved(*args, **options)  # type: ignore[arg-type]
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(training_guidance, "save_training_state", killed)
+    monkeypatch.setattr(loop, "save_training_state", killed)
     with pytest.raises(KeyboardInterrupt):
         train(tiny, tmp_path / "killed")
     monkeypatch.undo()
@@ -70,7 +76,7 @@ def test_a_killed_training_resumes_to_the_same_weights(
     assert any(not torch.equal(whole[name], other[name]) for name in whole)
     lines = [(tmp_path / run / "metrics.jsonl").read_text() for run in ("whole", "killed")]
     assert lines[0] == lines[1]
-    loaded = load_procedural(tmp_path / "whole")
+    loaded = load_procedural(tmp_path / "whole", text=tiny.unet.text)
     assert loaded.trained["prompts"] == list(PROMPTS)
     for name, value in loaded.unet.state_dict().items():
         torch.testing.assert_close(value, whole[name].half().float(), rtol=0, atol=0)
@@ -108,11 +114,12 @@ def test_drawing_with_an_exact_denoiser_gives_its_image(tiny_text: str) -> None:
     config = UNetConfig(text=tiny_text, image_size=8, widths=(16, 16))
     image = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
-    class Exact(ProceduralGuidance):
-        def predict_noise(self, noisy: Tensor, step: int, views) -> Tensor:
-            return noise_of(noisy, blocks(image).expand_as(noisy), self.alphas_cumprod[step])
+    guidance = untrained(config)
 
-    guidance = Exact(build_unet(config, TextEncoder(tiny_text).dim), config)
+    def exact(noisy: Tensor, step: int, views: object) -> Tensor:
+        return noise_of(noisy, blocks(image).expand_as(noisy), guidance.alphas_cumprod[step])
+
+    guidance.predict_noise = exact  # type: ignore[method-assign]
     drawn = draw(guidance, ["a red mug", "a mug"], steps=10)
     torch.testing.assert_close(drawn, image.expand(2, -1, -1, -1), rtol=1e-3, atol=1e-3)
 
@@ -120,7 +127,7 @@ def test_drawing_with_an_exact_denoiser_gives_its_image(tiny_text: str) -> None:
 def test_the_codec_keeps_pixels_and_their_gradient(tiny_text: str) -> None:
     pytest.importorskip("diffusers")
     config = UNetConfig(text=tiny_text, image_size=8, widths=(16, 16))
-    guidance = ProceduralGuidance(build_unet(config, TextEncoder(tiny_text).dim), config)
+    guidance = untrained(config)
     images = torch.rand(1, 3, 8, 8, requires_grad=True)
     z = guidance.encode(images)
     torch.testing.assert_close(F.pixel_shuffle(z, 2), 2 * images - 1)
@@ -132,13 +139,14 @@ def test_the_codec_keeps_pixels_and_their_gradient(tiny_text: str) -> None:
 def test_guidance_scales_between_no_prompt_and_beyond_the_prompt(tiny_text: str) -> None:
     pytest.importorskip("diffusers")
     config = UNetConfig(text=tiny_text, image_size=8, widths=(16, 16))
-    unet = build_unet(config, TextEncoder(tiny_text).dim)
+    torch.manual_seed(0)
+    guidance = untrained(config)
     z = torch.randn(1, 12, 4, 4, generator=torch.Generator().manual_seed(0))
     view = [View("a red mug", orbit(0, 0, 8))]
-    none, given, beyond = (
-        ProceduralGuidance(unet, config, scale=scale).predict_noise(z, 300, view)
-        for scale in (0, 1, 3)
-    )
+    predicted = []
+    for guidance.scale in (0, 1, 3):
+        predicted.append(guidance.predict_noise(z, 300, view))
+    none, given, beyond = predicted
     assert not torch.allclose(none, given)
     torch.testing.assert_close(beyond, none + 3 * (given - none))
     assert torch.equal(add_noise(z, none, torch.tensor(1.0)), z)
@@ -146,7 +154,7 @@ def test_guidance_scales_between_no_prompt_and_beyond_the_prompt(tiny_text: str)
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "diffusers", None)
-    with pytest.raises(UserError, match=r"^this guidance needs diffusers: pip install"):
+    with pytest.raises(UserError, match=r"^guidance: diffusers is missing: pip install"):
         load_procedural("procedural-unet")
 
 

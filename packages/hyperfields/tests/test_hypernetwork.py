@@ -31,15 +31,15 @@ VARIANTS = [
     replace(MODEL, conditioning=c, weights=w, stop_gradient=s)
     for c in ("dynamic", "static")
     for w in ("direct", "modulated")
-    for s in (True, False)
+    for s in ((True, False) if c == "dynamic" else (True,))
 ]
 
 
 @pytest.fixture
 def tokens() -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(1)
-    real = torch.tensor([[True] * 5, [True] * 3 + [False] * 2])
-    return torch.randn(2, 5, 6, generator=generator) * real[..., None], real
+    mask = torch.tensor([[True] * 5, [True] * 3 + [False] * 2])
+    return torch.randn(2, 5, 6, generator=generator) * mask[..., None], mask
 
 
 @pytest.fixture
@@ -138,10 +138,10 @@ def test_every_parameter_receives_a_gradient(config: ModelConfig, tokens, points
 def test_padding_changes_nothing(tokens) -> None:
     torch.manual_seed(0)
     transformer = ConditioningTransformer(6, 2, 2, 4)
-    real = tokens[1]
-    garbage = torch.where(real[..., None], tokens[0], 1e3)
-    torch.testing.assert_close(transformer(*tokens), transformer(garbage, real))
-    alone = transformer(tokens[0][1:, :3], real[1:, :3])
+    mask = tokens[1]
+    garbage = torch.where(mask[..., None], tokens[0], 1e3)
+    torch.testing.assert_close(transformer(*tokens), transformer(garbage, mask))
+    alone = transformer(tokens[0][1:, :3], mask[1:, :3])
     torch.testing.assert_close(transformer(*tokens)[1:], alone)
 
 

@@ -1,4 +1,4 @@
-"""Meshes, films and pictures: geometry, colours and orientation of what is written."""
+"""Meshes, videos and images: geometry, colours and orientation of what is written."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_nothing_dense_and_unknown_formats_are_said(tmp_path: Path) -> None:
         to_mesh(empty, resolution=8)
     with pytest.raises(UserError, match=r"unknown mesh format: use one of .glb, .ply, .obj"):
         write_mesh(to_mesh(ball, resolution=8), tmp_path / "a.stl")
-    with pytest.raises(UserError, match="unknown film format"):
+    with pytest.raises(UserError, match="unknown video format"):
         write_turntable(ball, tmp_path / "a.avi")
 
 

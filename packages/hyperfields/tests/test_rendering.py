@@ -14,9 +14,9 @@ from hyperfields.fields.cameras import Rays, orbit
 from hyperfields.fields.rendering import (
     Occupancy,
     composite,
+    composite_over,
     intersect_box,
     nerfacc_is_built,
-    over,
     render_image,
     render_packed,
     render_rays,
@@ -77,7 +77,7 @@ def test_zero_density_gives_the_background_exactly() -> None:
     colour, opacity = render_rays(empty, rays, 8, background=background)
     assert torch.equal(colour, background)
     assert not opacity.any()
-    assert torch.equal(over(torch.zeros(2, 2, 4), 0.3), torch.full((2, 2, 3), 0.3))
+    assert torch.equal(composite_over(torch.zeros(2, 2, 4), 0.3), torch.full((2, 2, 3), 0.3))
 
 
 def test_rays_that_miss_the_box_see_nothing_of_it() -> None:
@@ -114,7 +114,7 @@ def test_images_do_not_depend_on_chunks() -> None:
     assert float(whole[4, 4, 3]) > 0.99
     assert float(whole[0, 0, 3]) == 0
     # +x is green-free and red: seen from the side at +x the centre is reddish.
-    side = over(render_image(ball, orbit(90, 0, 9), 64), 1.0)[4, 4]
+    side = composite_over(render_image(ball, orbit(90, 0, 9), 64), 1.0)[4, 4]
     torch.testing.assert_close(side, torch.tensor([0.8, 0.5, 0.5]), atol=0.03, rtol=0)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from hyperfields import report as reproduce
+from hyperfields import report
 from hyperfields.config import FieldConfig, ModelConfig
 from hyperfields.hypernetwork.network import HyperNetwork
 from hyperfields.presets import procedural_cpu, teacher_cpu
@@ -30,17 +30,15 @@ def parts(section: Section, kind: type) -> list:
     return [part for part in section.parts if isinstance(part, kind)]
 
 
-def test_untrained_weights_get_no_held_out_verdict(
-    sizes: ModelConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_untrained_weights_get_no_held_out_verdict(sizes: ModelConfig, tmp_path: Path) -> None:
     """Random weights show every prompt alike: two scenes of other colours cannot both be right."""
-    monkeypatch.setattr(reproduce, "_SIZE", 8)
-    monkeypatch.setattr(reproduce, "_VIEWS", 1)
     torch.manual_seed(0)
     held = ["a blue mug", "a red plate"]
     trained = {"prompts": ["a red mug"], "held_out": held}
     save_model(tmp_path / "model", HyperNetwork(sizes, 16), 16, trained)
-    section = reproduce.shipped_section(tmp_path, Progress, tmp_path / "model")
+    section = report.shipped_section(
+        tmp_path, Progress, tmp_path / "model", text=sizes.text, views=1, size=8
+    )
     (table,) = parts(section, Table)
     assert [row[0] for row in table.rows] == ["mean", *held]
     assert table.rows[0][1] == pytest.approx(sum(row[1] for row in table.rows[1:]) / 2)
@@ -64,13 +62,13 @@ def test_live_teacher_takes_the_place_of_its_exact_scene(
         rays=8,
         samples=4,
     )
-    config, taught = replace(config, iterations=6), replace(taught, iterations=2)
-    section = reproduce.live_section(tmp_path, True, teaching=taught, distilling=config)
+    config, taught = replace(config, steps=6), replace(taught, steps=2)
+    section = report.live_section(tmp_path, True, teaching=taught, distilling=config)
     assert len(parts(section, Figure)) == 3
-    model = HyperFields.from_pretrained(tmp_path / "live" / "distill")
+    model = HyperFields.from_pretrained(tmp_path / "live" / "distill", text=sizes.text)
     assert model.prompts == ("a blue plate", "a red mug")
     assert (tmp_path / "live/teachers/0/model").is_dir()
 
 
 def test_nothing_stored_is_no_section(tmp_path: Path) -> None:
-    assert not reproduce.stored_sections(tmp_path)
+    assert not report.stored_sections(tmp_path)

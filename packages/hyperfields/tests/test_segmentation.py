@@ -16,10 +16,10 @@ from torch import Tensor
 from hyperfields.cli import main
 from hyperfields.config import FieldConfig, LaunchConfig, ModelConfig, SegmentConfig
 from hyperfields.data.views import PosedViews
-from hyperfields.experiments import figure_4_11 as experiment
+from hyperfields.experiments import Lab, figure_4_11
 from hyperfields.fields.cameras import orbit
 from hyperfields.fields.field import Field
-from hyperfields.fields.rendering import over
+from hyperfields.fields.rendering import composite_over
 from hyperfields.scenes import scene_of
 from hyperfields.scenes.variations import PARTS, render_labelled, stretched
 from hyperfields.segmentation.evaluation import score_field
@@ -28,7 +28,7 @@ from hyperfields.segmentation.network import SegmentationNetwork
 from hyperfields.segmentation.pretrained import HyperSegmentationFields
 from hyperfields.segmentation.scenes import labelled_scenes, resized, view_inputs
 from hyperfields.segmentation.training import sample_batch, train_segmentation
-from hyperfields.training import distillation
+from hyperfields.training import loop
 from hyperfields.training.distillation import Distillation
 from priors_shared.errors import UserError
 from priors_shared.runs import Run
@@ -45,7 +45,7 @@ TINY = SegmentConfig(
     prompts_per_step=2,
     rays=24,
     samples=6,
-    iterations=4,
+    steps=4,
     checkpoint_every=2,
     log_every=2,
 )
@@ -107,8 +107,8 @@ def test_conditioning_views_are_never_the_target() -> None:
     scenes = labelled_scenes(1, TINY.views, TINY.image_size, 0)
     known = scenes[0].inputs
     for step in range(12):
-        inputs, real, points, _, target, background = sample_batch(TINY, scenes, step)
-        assert real.all()
+        inputs, mask, points, _, target, background = sample_batch(TINY, scenes, step)
+        assert mask.all()
         assert target.shape[-1] == 3 + len(PARTS)
         used = {v for v in range(TINY.views) for given in inputs[0] if torch.equal(given, known[v])}
         assert len(used) == TINY.input_views
@@ -130,7 +130,7 @@ def test_loss_is_zero_for_the_scene_itself() -> None:
     batch = sample_batch(config, [scene], 0)
 
     class Net(torch.nn.Module):
-        def forward(self, inputs, real, points):
+        def forward(self, inputs, mask, points):
             densities, values = Exact(scene.scene)(points[0])
             return densities[None], values[None]
 
@@ -149,13 +149,13 @@ def test_a_killed_training_resumes_to_the_same_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = train(TINY, tmp_path / "whole")
-    saved = distillation.save_training_state
+    saved = loop.save_training_state
 
     def killed(*args: object, **options: object) -> None:
         saved(*args, **options)  # type: ignore[arg-type]
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(distillation, "save_training_state", killed)
+    monkeypatch.setattr(loop, "save_training_state", killed)
     with pytest.raises(KeyboardInterrupt):
         train(TINY, tmp_path / "killed")
     monkeypatch.undo()
@@ -238,11 +238,11 @@ def test_empty_blocks_and_views_left_out_change_nothing() -> None:
     seen = net.hypernetwork.transformer(tokens[:, [0, 16]], torch.ones(1, 2, dtype=torch.bool))
     torch.testing.assert_close(net.condition(inputs), seen)
     points = torch.rand(1, 5, 3).double()
-    real = torch.tensor([[True, False]])
-    alone, _ = net(inputs, real, points)
+    mask = torch.tensor([[True, False]])
+    alone, _ = net(inputs, mask, points)
     inputs[:, 1, :4, :8, :8] = 0.3
-    torch.testing.assert_close(net(inputs, real, points)[0], alone)
-    assert not torch.allclose(net(inputs, torch.ones_like(real), points)[0], alone)
+    torch.testing.assert_close(net(inputs, mask, points)[0], alone)
+    assert not torch.allclose(net(inputs, torch.ones_like(mask), points)[0], alone)
     assert net.condition(torch.zeros(1, 2, 10, 32, 32).double()).isfinite().all()
 
 
@@ -259,7 +259,7 @@ def test_tokens_are_spread_over_scenes() -> None:
 
 def test_features_do_not_drown_colours() -> None:
     class Net(torch.nn.Module):
-        def forward(self, inputs, real, points):
+        def forward(self, inputs, mask, points):
             return torch.full(points.shape[:2], 1e4), torch.zeros(*points.shape[:2], 3 + features)
 
     one = torch.ones(1, 1, dtype=torch.bool)
@@ -319,19 +319,17 @@ def test_bad_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
         SegmentConfig(views=3, input_views=3)
     with pytest.raises(UserError):
         HyperSegmentationFields.from_pretrained("no-such")
-    assert over(torch.zeros(1, 1, 4)).min() == 1
+    assert composite_over(torch.zeros(1, 1, 4)).min() == 1
 
 
-def test_the_experiment_compares_on_the_same_novel_scenes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(experiment.SEGMENT, "segmentation_cpu", lambda: TINY)  # type: ignore[attr-defined]
-    monkeypatch.setattr(experiment, "SCENES", 2)
-    monkeypatch.setattr(experiment, "BASELINE", 2)
+def test_the_experiment_compares_on_the_same_novel_scenes(tmp_path: Path) -> None:
+    experiment = figure_4_11.Figure411(
+        preset="cpu", config=TINY, seeds=(0, 1), scenes=2, baseline_steps=2
+    )
     out, runs = tmp_path / "out", tmp_path / "runs"
-    experiment.run(out=out, runs=runs, quick=True)
+    experiment.run(Lab(out=out, runs=runs, quick=True))
     assert not out.exists()
-    experiment.run(out=out, runs=runs, seeds=(0, 1))
+    experiment.run(Lab(out=out, runs=runs))
     result = json.loads((out / "figure-4.11-cpu.json").read_text())
     assert [row["model"] for row in result["rows"]] == [
         "one forward pass",
@@ -344,6 +342,6 @@ def test_the_experiment_compares_on_the_same_novel_scenes(
     assert set(result["comparisons"]) >= {"psnr", "miou_2d", "miou_3d", "consistency", "seconds"}
     assert (out / "figure-4.11-cpu-scenes.png").is_file()
     before = result["per_scene"]["one forward pass"][0]["psnr"]
-    experiment.run(out=out, runs=runs, seeds=(0, 1), quick=True)
+    experiment.run(Lab(out=out, runs=runs, quick=True))
     again = json.loads((out / "figure-4.11-cpu.json").read_text())
     assert again["per_scene"]["one forward pass"][0]["psnr"] == before

@@ -16,14 +16,14 @@ from priors_shared.errors import UserError
 
 @pytest.fixture
 def folders(tmp_path: Path) -> list[Path]:
-    """Two methods' pictures of two prompts."""
+    """Two methods' images of two prompts."""
     for number, method in enumerate(("ours", "baseline")):
         folder = tmp_path / method
         folder.mkdir()
-        picture = Image.new("RGB", (4, 4), (40 * number, 0, 0))
-        picture.save(folder / "a-red-chair.png")
-        picture.save(folder / "a_blue_mug.gif")
-        picture.save(folder / "contact_sheet.png")
+        image = Image.new("RGB", (4, 4), (40 * number, 0, 0))
+        image.save(folder / "a-red-chair.png")
+        image.save(folder / "a_blue_mug.gif")
+        image.save(folder / "contact_sheet.png")
     return [tmp_path / "ours", tmp_path / "baseline"]
 
 
@@ -93,8 +93,8 @@ def test_ranks_are_averaged_by_method(folders: list[Path], tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda lines: lines[:-1], "did not rank every picture"),
-        (lambda lines: [*lines, lines[-1]], "line 6: a rank or a picture"),
+        (lambda lines: lines[:-1], "did not rank every image"),
+        (lambda lines: [*lines, lines[-1]], "line 6: a rank or an image"),
         (lambda lines: [lines[0].replace("rank", "mark"), *lines[1:]], "line 2: not the columns"),
         (lambda lines: [lines[0], "f00" + lines[1][3:], *lines[2:]], "another study"),
         (lambda lines: [lines[0], lines[1][:-3] + "7,1", *lines[2:]], "line 2: rank '7'"),
@@ -130,7 +130,7 @@ def test_the_commands(
     (folders[0] / "a-red-chair.png").unlink()
     for arguments, said in (
         (["study", str(folders[0])], "two folders or more"),
-        (["study", *map(str, folders)], "ours: no picture of 'a red chair'"),
+        (["study", *map(str, folders)], "ours: no image of 'a red chair'"),
         (["study", *map(str, folders), "-o", "page.pdf"], "must end in .html"),
         (["study", str(folders[0]), str(tmp_path / "nowhere")], "no such folder"),
         (["ranks", str(file)], "no key of a study"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,11 +14,10 @@ from hyperfields.conditioning.text import TextEncoder
 from hyperfields.conditioning.vocabulary import COLOURS, procedural_prompts
 from hyperfields.data.views import procedural_views
 from hyperfields.evaluation import top_k
-from hyperfields.experiments import EXPERIMENTS, figure_4_8, table_4_1
-from hyperfields.experiments.figure_4_8 import OodPreset
+from hyperfields.experiments import Lab, table_4_1
 from hyperfields.experiments.table_4_1 import HeldApart, embed, retrieve, train_encoder
 from hyperfields.fields.cameras import evaluation_views
-from hyperfields.fields.rendering import over
+from hyperfields.fields.rendering import composite_over
 from hyperfields.pretrained import HyperFields
 
 FEW = ("a red mug", "a blue mug", "a red plate", "a plaid plate")
@@ -59,7 +59,7 @@ def test_training_renders_are_of_the_prompts_and_not_those_looked_up() -> None:
     cameras = evaluation_views(table_4_1.VIEWS, 12)
     for camera in data.cameras:
         assert all(float((camera.pose - c.pose).abs().max()) > 1e-3 for c in cameras)
-    exact = over(procedural_views(FEW, cameras)[FEW[0]].images).permute(0, 3, 1, 2)
+    exact = composite_over(procedural_views(FEW, cameras)[FEW[0]].images).permute(0, 3, 1, 2)
     gaps = (images[:, None] - exact[None]).abs().amax((2, 3, 4))
     assert float(gaps.min()) > 0.05
 
@@ -80,15 +80,15 @@ def test_light_changes_the_shade_alone() -> None:
 def test_an_encoder_learns_to_tell_scenes_and_is_kept(tmp_path: Path) -> None:
     text = TextEncoder("minilm")
 
-    def train(updates: int) -> table_4_1.RenderEncoder:
+    def train(steps: int) -> table_4_1.RenderEncoder:
         return train_encoder(
-            tmp_path / f"{updates}",
+            tmp_path / f"{steps}",
             text,
             seed=0,
-            updates=updates,
+            steps=steps,
             candidates=FEW,
             cameras=4,
-            batch=16,
+            batch_size=16,
         )
 
     exact = procedural_views(FEW, evaluation_views(4, table_4_1.SIZE))
@@ -103,21 +103,19 @@ def test_an_encoder_learns_to_tell_scenes_and_is_kept(tmp_path: Path) -> None:
 
 
 def test_generated_and_exact_renders_of_unseen_and_seen_prompts_are_looked_up(
-    tiny_model: Callable[..., HyperFields], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_model: Callable[..., HyperFields], tmp_path: Path
 ) -> None:
     model = tiny_model("a red mug", "a plaid plate")
     model.trained["held_out"] = ["a blue mug"]
     model.save(tmp_path / "model")
-    tiny = OodPreset(
-        teach="", finetune="", model=str(tmp_path / "model"), updates={}, common={}, views=1
-    )
-    monkeypatch.setitem(figure_4_8.PRESETS, "cpu", tiny)  # type: ignore[arg-type]
-    monkeypatch.setattr(table_4_1, "CANDIDATES", FEW)
-    out, runs = tmp_path / "out", tmp_path / "runs"
-    EXPERIMENTS["table-4.1"](out=out, runs=runs, quick=True)
-    assert not out.exists()
-    EXPERIMENTS["table-4.1"](out=out, runs=runs, seeds=(0, 1), updates=1)
-    result = json.loads((out / "table-4.1-cpu.json").read_text())
+    made = table_4_1.experiment("cpu")
+    sizes = replace(made.sizes, model=str(tmp_path / "model"), text=model.text.name)
+    experiment = replace(made, sizes=sizes, candidates=FEW, seeds=(0, 1), steps=1)
+    lab = Lab(out=tmp_path / "out", runs=tmp_path / "runs")
+    experiment.run(replace(lab, quick=True))
+    assert not lab.out.exists()
+    experiment.run(lab)
+    result = json.loads((lab.out / "table-4.1-cpu.json").read_text())
     assert [row["model"] for row in result["rows"]] == [
         f"{what}, {group}{quality}"
         for quality in ("", ", degraded")

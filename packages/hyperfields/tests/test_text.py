@@ -12,9 +12,9 @@ from priors_shared.errors import UserError
 def test_embeddings_do_not_depend_on_the_prompts_beside(tiny_text: str) -> None:
     text = TextEncoder(tiny_text)
     long, short = "a stained glass lamp", "a mug"
-    tokens, real = text.encode([long, short])
+    tokens, mask = text.encode([long, short])
     assert tokens.shape == (2, 6, text.dim)  # [CLS] a stained glass lamp [SEP]
-    assert real.sum(-1).tolist() == [6, 4]
+    assert mask.sum(-1).tolist() == [6, 4]
     assert not tokens[1, 4:].any()
     alone, _ = TextEncoder(tiny_text).encode([short])
     assert torch.equal(alone[0], tokens[1, :4])
@@ -75,10 +75,10 @@ def test_the_article_does_not_tell_the_colour(tiny_text: str) -> None:
 
 def test_encoders_that_cannot_be_had_are_named(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "nothing").mkdir()
-    with pytest.raises(UserError, match=r"--text .*nothing: no such text encoder here"):
+    with pytest.raises(UserError, match=r"^text: no encoder .*nothing here"):
         TextEncoder(str(tmp_path / "nothing"))
     import huggingface_hub.constants
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(UserError, match=r"--text t5: .*minilm needs no network"):
+    with pytest.raises(UserError, match=r"^text: no encoder t5 here.*minilm needs no network"):
         TextEncoder("t5")

@@ -101,5 +101,5 @@ def test_view_refuses_what_it_cannot_do(
 
     assert "--port 0: give 1 to 65535" in refused("--port", "0")
     assert "--resolution 1: give 2 or more" in refused("--resolution", "1")
-    monkeypatch.setattr("hyperfields.cli.find_spec", lambda name: None)
+    monkeypatch.setattr("hyperfields.cli.view.find_spec", lambda name: None)
     assert "pip install 'hyperfields[view]'" in refused()

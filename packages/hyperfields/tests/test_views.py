@@ -17,7 +17,7 @@ from hyperfields.data.teachers import read_teachers
 from hyperfields.data.views import PosedViews, procedural_views
 from hyperfields.fields.cameras import Camera, look_at, orbit
 from hyperfields.fields.field import Field
-from hyperfields.fields.rendering import over
+from hyperfields.fields.rendering import composite_over
 from priors_shared.errors import UserError
 
 CAMERAS = [orbit(azimuth, 20, 12) for azimuth in (0, 90, 200)]
@@ -75,7 +75,7 @@ def test_a_share_of_the_rays_is_aimed_at_the_object() -> None:
     assert near.float().mean() < 0.6
 
     def pixels_near(of: PosedViews, share: float) -> torch.Tensor:
-        rays, _ = of.sample(400, torch.Generator().manual_seed(0), object_share=share)
+        rays, _ = of.sample(400, torch.Generator().manual_seed(0), object_fraction=share)
         points = rays.origins + rays.directions
         column, row = camera.project(points).floor().long().unbind(-1)
         return near[row, column]
@@ -113,7 +113,7 @@ def test_other_systems_conventions_are_understood(tmp_path: Path) -> None:
     assert float(angles[0]) == pytest.approx(-float(angles[1]))
     edge = camera.project(torch.tensor([[2.6 * 0.42279 + 0, -0.4, 0.0]]))  # tan(0.4) = 0.42279
     assert float(edge[0, 0]) == pytest.approx(8, abs=0.01)
-    torch.testing.assert_close(over(views.images)[0, 0, 0], torch.tensor([1.0, 0.0, 0.2]))
+    torch.testing.assert_close(composite_over(views.images)[0, 0, 0], torch.tensor([1.0, 0.0, 0.2]))
 
 
 def test_teachers_are_found_by_prompt_whatever_they_are(folder: Path, tmp_path: Path) -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
+from tyro.conf import Suppress
+
+from hyperfields.records import Config
 from priors_shared.launching import LaunchConfig as LaunchConfig
 
 SHIPPED = Path(__file__).parent / "weights"
@@ -24,22 +27,15 @@ FIELD_KIND = "radiance-field"
 """Kind of a single scene's checkpoint."""
 
 
-def _at_least(config: object, low: int, *names: str) -> None:
-    for name in names:
-        value = getattr(config, name)
-        if value < low:
-            raise ValueError(f"{name} must be at least {low}, got {value}")
-
-
 @dataclass(frozen=True, kw_only=True)
-class FieldConfig:
+class FieldConfig(Config):
     """A NeRF: position encoding and MLP (4.3.3, B.1)."""
 
     layers: int = 6
     """layers of the MLP"""
     width: int = 64
     """units of its hidden layers"""
-    features: int = 0
+    features: Annotated[int, Suppress] = 0
     """channels of a feature vector at each point, beside density and colour"""
     levels: int = 16
     """grids of the hash encoding"""
@@ -59,9 +55,13 @@ class FieldConfig:
     """distance from the centre at which the initial density is 1; wide, for thin parts"""
 
     def __post_init__(self) -> None:
-        _at_least(self, 2, "layers", "finest")
-        _at_least(self, 1, "width", "levels", "level_features", "log2_rows", "coarsest")
-        _at_least(self, 0, "features", "frequencies")
+        super().__post_init__()
+        self._require(2, "layers", high=256)
+        self._require(2, "finest", high=2**16)
+        self._require(1, "width", "level_features", high=2**14)
+        self._require(1, "levels", "coarsest", high=2**10)
+        self._require(1, "log2_rows", high=28)
+        self._require(0, "features", "frequencies", high=2**10)
         if self.finest < self.coarsest:
             raise ValueError(
                 f"finest ({self.finest}) must not be less than coarsest ({self.coarsest})"
@@ -69,7 +69,7 @@ class FieldConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelConfig:
+class ModelConfig(Config):
     """The hypernetwork (4.3.1, B.1)."""
 
     text: str = "bert"
@@ -93,11 +93,17 @@ class ModelConfig:
     """the NeRF whose weights are written"""
 
     def __post_init__(self) -> None:
-        _at_least(self, 1, "blocks", "heads", "head_dim", "hidden")
+        super().__post_init__()
+        self._require(1, "blocks", "heads", high=2**10)
+        self._require(1, "head_dim", "hidden", high=2**14)
+        if self.conditioning != "dynamic" and not self.stop_gradient:
+            raise ValueError("stop_gradient is a matter of dynamic conditioning alone")
+        if self.conditioning == "grid" and self.weights != "direct":
+            raise ValueError("weights are not written by grid conditioning: leave them direct")
 
 
 @dataclass(frozen=True, kw_only=True)
-class FitConfig:
+class FitConfig(Config):
     """Training of a hypernetwork on rays of known scenes."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -107,57 +113,57 @@ class FitConfig:
     image_size: int = 64
     """pixels along each side of its renders"""
     prompts_per_step: int = 3
-    """scenes per update: n of Algorithm 3"""
+    """scenes per step: n of Algorithm 3"""
     rays: int = 1024
-    """rays of each scene's image per update"""
+    """rays of each scene's image per step"""
     samples: int = 64
     """points along a ray"""
-    iterations: int = 20000
-    """updates"""
+    steps: int = 20000
+    """steps of the optimiser"""
     learning_rate: float = 1e-4
-    """of Adam"""
+    """learning rate of Adam, at its highest"""
     grid_learning_rate: float = 1e-3
-    """of Adam for the hash grid"""
-    warm_up: int = 100
-    """updates over which the learning rates rise from 0"""
-    object_share: float = 0.0
-    """share of the rays drawn from the pixels of the object and next to it; the others are drawn from all"""
-    final_rate: float = 0.1
-    """share of the learning rates left at the end; they fall along a cosine"""
+    """learning rate of Adam for the hash grid"""
+    warmup_steps: int = 100
+    """steps over which the learning rates rise from 0"""
+    object_fraction: float = 0.0
+    """fraction of the rays drawn from the pixels of the object and next to it; the others are drawn from all"""
+    min_lr_ratio: float = 0.1
+    """fraction of the learning rates left at the end; they fall along a cosine"""
     checkpoint_every: int = 500
-    """updates between two checkpoints to resume from"""
+    """steps between two checkpoints to resume from"""
     log_every: int = 50
-    """updates between two lines of metrics"""
+    """steps between two lines of metrics"""
     seed: int = 0
-    """of initial weights, scenes, cameras, rays and samples"""
+    """seed of initial weights, scenes, cameras, rays and samples"""
 
     def __post_init__(self) -> None:
-        _at_least(self, 1, "views", "prompts_per_step", "rays", "samples", "iterations")
-        _at_least(self, 1, "checkpoint_every", "log_every")
-        _at_least(self, 4, "image_size")
-        _at_least(self, 0, "warm_up")
-        if not 0 <= self.object_share <= 1:
-            raise ValueError(f"object_share must be from 0 to 1, got {self.object_share}")
+        super().__post_init__()
+        self._require(1, "views", "prompts_per_step", "rays", "samples", "steps")
+        self._require(1, "checkpoint_every", "log_every")
+        self._require(4, "image_size", high=2**13)
+        self._require(0, "warmup_steps", "seed")
+        for name in ("object_fraction", "min_lr_ratio"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be from 0 to 1, got {getattr(self, name)}")
+        if self.model.field.features:
+            raise ValueError("features: what a field has beside colours, segmentation alone sets")
 
 
 @dataclass(frozen=True, kw_only=True)
 class DistillConfig(FitConfig):
     """Stage 2: distillation of teachers into the hypernetwork (4.3.2, Algorithm 3)."""
 
-    prompts: tuple[str, ...] = ()
+    prompts: Annotated[tuple[str, ...], Suppress] = ()
     """procedural scenes to learn where no teachers are given"""
-    held_out: tuple[str, ...] = ()
+    held_out: Annotated[tuple[str, ...], Suppress] = ()
     """prompts to evaluate zero-shot, never trained on"""
-    pose_scale: float = 1.0
-    """what camera positions of posed renders are multiplied by, to bring the object into [-1, 1]^3"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         both = sorted(set(self.prompts) & set(self.held_out))
         if both:
             raise ValueError(f"prompts both trained and held out: {', '.join(both)}")
-        if self.pose_scale <= 0:
-            raise ValueError(f"pose_scale must be above 0, got {self.pose_scale}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,7 +177,7 @@ class SegmentConfig(FitConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _at_least(self, 1, "scenes", "input_views")
+        self._require(1, "scenes", "input_views")
         if self.input_views >= self.views:
             raise ValueError(
                 f"input_views must be below views, got {self.input_views} of {self.views}"
@@ -181,10 +187,10 @@ class SegmentConfig(FitConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScoreConfig:
+class ScoreConfig(Config):
     """Optimisation of one prompt's scene by score distillation (4.2.2)."""
 
-    prompt: str = "a red chair"
+    prompt: Annotated[str, Suppress] = "a red chair"
     """what to show"""
     guidance: str = "empirical"
     """empirical: the exact denoiser of a procedural scene's renders; procedural-unet, or a run folder of train
@@ -192,36 +198,39 @@ class ScoreConfig:
     Hugging Face id or a folder"""
     method: Literal["sds", "vsd"] = "sds"
     """sds: Score Distillation Sampling (Eq. 4.1); vsd: Variational Score Distillation, with a LoRA"""
+    guidance_text: str | None = None
+    """text encoder, where the guidance is a run folder trained with one of your own: a Hugging Face id or a folder"""
     scale: float = 100.0
-    """of classifier-free guidance; for vsd 7.5 is usual"""
+    """strength of classifier-free guidance; for vsd 7.5 is usual"""
     view_words: bool = True
     """add "front view", "side view", ... to the prompt"""
     image_size: int = 64
     """pixels along each side of the renders that are guided"""
     samples: int = 64
     """points along a ray"""
-    batch: int = 1
-    """renders per update"""
+    batch_size: int = 1
+    """renders per step"""
     views: int = 64
     """renders that the empirical guidance holds"""
-    iterations: int = 10000
-    """updates"""
+    steps: int = 10000
+    """steps of the optimiser"""
     learning_rate: float = 1e-4
-    """of Adam; times ten for the LoRA of vsd"""
+    """learning rate of Adam; the LoRA of vsd has ten times as much"""
     grid_learning_rate: float = 1e-2
-    """of Adam for the hash grid"""
+    """learning rate of Adam for the hash grid"""
     checkpoint_every: int = 500
-    """updates between two checkpoints to resume from"""
+    """steps between two checkpoints to resume from"""
     log_every: int = 50
-    """updates between two lines of metrics"""
+    """steps between two lines of metrics"""
     seed: int = 0
-    """of initial weights, cameras, steps and noise"""
+    """seed of initial weights, cameras, steps and noise"""
 
     def __post_init__(self) -> None:
-        _at_least(
-            self, 1, "samples", "batch", "views", "iterations", "checkpoint_every", "log_every"
-        )
-        _at_least(self, 4, "image_size")
+        super().__post_init__()
+        self._require(1, "samples", "batch_size", "views", "steps")
+        self._require(1, "checkpoint_every", "log_every")
+        self._require(4, "image_size", high=2**13)
+        self._require(0, "seed")
         if self.method == "vsd" and self.guidance == "empirical":
             raise ValueError(
                 "method vsd needs a diffusion model: choose another guidance than empirical"
@@ -235,19 +244,24 @@ class TeachConfig(ScoreConfig):
     field: FieldConfig = field(default_factory=FieldConfig)
     """the NeRF"""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.field.features:
+            raise ValueError("features: what a field has beside colours, segmentation alone sets")
+
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneConfig(ScoreConfig):
     """Fine-tuning of a whole model to one prompt (4.4.3)."""
 
-    iterations: int = 2000
-    """updates"""
+    steps: int = 2000
+    """steps of the optimiser"""
     grid_learning_rate: float = 1e-3
-    """of Adam for the hash grid"""
+    """learning rate of Adam for the hash grid"""
 
 
 @dataclass(frozen=True, kw_only=True)
-class UNetConfig:
+class UNetConfig(Config):
     """The denoiser of procedural scenes."""
 
     text: str = "minilm"
@@ -260,7 +274,8 @@ class UNetConfig:
     """residual blocks at each resolution, on the way down"""
 
     def __post_init__(self) -> None:
-        _at_least(self, 1, "layers")
+        super().__post_init__()
+        self._require(1, "layers", high=64)
         if self.image_size < 8 or self.image_size % 4:
             raise ValueError(
                 f"image_size must be a multiple of 4 and at least 8, got {self.image_size}"
@@ -270,31 +285,33 @@ class UNetConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GuidanceConfig:
+class GuidanceConfig(Config):
     """Training of a diffusion model of procedural scenes, for score distillation."""
 
     unet: UNetConfig = field(default_factory=UNetConfig)
     """the denoiser"""
-    prompts: tuple[str, ...] = ()
+    prompts: Annotated[tuple[str, ...], Suppress] = ()
     """procedural scenes to learn"""
     views: int = 96
     """renders of each"""
-    batch: int = 32
-    """renders per update"""
-    iterations: int = 2000
-    """updates"""
+    batch_size: int = 32
+    """renders per step"""
+    steps: int = 2000
+    """steps of the optimiser"""
     learning_rate: float = 1e-3
-    """of AdamW, after 100 updates of warm-up; it falls linearly to 0"""
+    """learning rate of AdamW, after 100 steps of warm-up; it falls linearly to 0"""
     ema: float = 0.995
     """decay of the moving average of the weights, which is what is written"""
     checkpoint_every: int = 100
-    """updates between two checkpoints to resume from"""
+    """steps between two checkpoints to resume from"""
     log_every: int = 50
-    """updates between two lines of metrics"""
+    """steps between two lines of metrics"""
     seed: int = 0
-    """of initial weights, cameras, renders, steps and noise"""
+    """seed of initial weights, cameras, renders, steps and noise"""
 
     def __post_init__(self) -> None:
-        _at_least(self, 1, "views", "batch", "iterations", "checkpoint_every", "log_every")
+        super().__post_init__()
+        self._require(1, "views", "batch_size", "steps", "checkpoint_every", "log_every")
+        self._require(0, "seed")
         if not 0 < self.ema < 1:
             raise ValueError(f"ema must be in (0, 1), got {self.ema}")

@@ -18,7 +18,7 @@ from hyperfields.data.teachers import read_teachers
 from hyperfields.data.views import PosedViews, procedural_views
 from hyperfields.fields.cameras import Camera, evaluation_views
 from hyperfields.fields.field import Field
-from hyperfields.fields.rendering import over
+from hyperfields.fields.rendering import composite_over
 from hyperfields.pretrained import HyperFields
 from hyperfields.scenes import scene_of
 
@@ -86,16 +86,16 @@ def score_scenes(
         samples: points along a ray.
     """
     names = list(references)
-    known = torch.stack([over(references[name].images) for name in names])
+    known = torch.stack([composite_over(references[name].images) for name in names])
     scores = []
     for prompt, field in fields.items():
         seen = field.render_all(cameras, samples)
-        shown = over(seen)
+        shown = composite_over(seen)
         errors = (known - shown).square().flatten(1).mean(1)
         scores.append(
             SceneScore(
                 prompt,
-                psnr(shown, over(references[prompt].images)),
+                psnr(shown, composite_over(references[prompt].images)),
                 silhouette_iou(seen, references[prompt].images),
                 names[int(errors.argmin())],
             )
@@ -147,7 +147,7 @@ def evaluate(
         for prompt, reference in read_teachers(teachers, cameras, pose_scale=pose_scale).items():
             field = model.generate(prompt)
             seen = field.render_all(reference.cameras, samples)
-            scores = {"psnr": psnr(over(seen), over(reference.images))}
+            scores = {"psnr": psnr(composite_over(seen), composite_over(reference.images))}
             if reference.transparent:
                 scores["iou"] = silhouette_iou(seen, reference.images)
             rows.append((prompt, scores))
@@ -202,7 +202,7 @@ def clip_retrieval(
         cosines = []
         for field in model.generate_all(members):
             seen = field.render_all(cameras, samples)
-            cosines.append(clip.cosines(over(seen).permute(0, 3, 1, 2), candidates))
+            cosines.append(clip.cosines(composite_over(seen).permute(0, 3, 1, 2), candidates))
         right = [candidates.index(prompt) for prompt in members for _ in cameras]
         ranks = top_k(torch.cat(cosines), torch.tensor(right))
         found[group] = {f"top-{k}": share for k, share in ranks.items()}

@@ -59,18 +59,18 @@ def procedural_cpu() -> DistillConfig:
         prompts_per_step=6,
         rays=256,
         samples=24,
-        object_share=0.5,
-        iterations=4000,
+        object_fraction=0.5,
+        steps=4000,
         learning_rate=1e-3,
         grid_learning_rate=1e-2,
-        final_rate=0.03,
+        min_lr_ratio=0.03,
         checkpoint_every=100,
     )
 
 
 def procedural_cpu_short() -> DistillConfig:
-    """procedural_cpu with 1,200 updates: minutes a run, to compare arms over seeds"""
-    return replace(procedural_cpu(), iterations=1200)
+    """procedural_cpu with 1,200 steps: minutes a run, to compare arms over seeds"""
+    return replace(procedural_cpu(), steps=1200)
 
 
 def materials_cpu() -> DistillConfig:
@@ -83,10 +83,10 @@ def materials_cpu() -> DistillConfig:
         prompts_per_step=4,
         rays=384,
         samples=32,
-        iterations=4000,
+        steps=4000,
         learning_rate=1e-3,
         grid_learning_rate=1e-2,
-        final_rate=0.03,
+        min_lr_ratio=0.03,
     )
 
 
@@ -105,8 +105,8 @@ def materials_held_out_cpu() -> DistillConfig:
         image_size=48,
         rays=256,
         samples=24,
-        object_share=0.5,
-        iterations=1200,
+        object_fraction=0.5,
+        steps=1200,
         checkpoint_every=100,
     )
 
@@ -118,7 +118,7 @@ def four_materials() -> DistillConfig:
 
 def four_materials_cpu() -> DistillConfig:
     """four_materials with a small model: a minute a run, to compare arms"""
-    return replace(materials_held_out_cpu(), prompts=FOUR_MATERIALS, held_out=(), iterations=400)
+    return replace(materials_held_out_cpu(), prompts=FOUR_MATERIALS, held_out=(), steps=400)
 
 
 DISTILL: dict[str, Callable[[], DistillConfig]] = {
@@ -148,8 +148,8 @@ def teacher_cpu() -> TeachConfig:
         field=SMALL_FIELD,
         image_size=32,
         samples=32,
-        batch=2,
-        iterations=400,
+        batch_size=2,
+        steps=400,
         learning_rate=5e-3,
         grid_learning_rate=2e-2,
         checkpoint_every=100,
@@ -169,7 +169,7 @@ TEACH: dict[str, Callable[[], TeachConfig]] = {
 
 
 def finetune() -> FinetuneConfig:
-    """the thesis' setting: up to 2,000 updates guided by a diffusion pipeline, on a GPU"""
+    """the thesis' setting: up to 2,000 steps guided by a diffusion pipeline, on a GPU"""
     return FinetuneConfig()
 
 
@@ -178,8 +178,8 @@ def finetune_cpu() -> FinetuneConfig:
     return FinetuneConfig(
         image_size=32,
         samples=32,
-        batch=2,
-        iterations=400,
+        batch_size=2,
+        steps=400,
         learning_rate=5e-4,
         grid_learning_rate=5e-3,
         checkpoint_every=100,
@@ -211,11 +211,11 @@ def segmentation_cpu() -> SegmentConfig:
         prompts_per_step=8,
         rays=128,
         samples=24,
-        object_share=0.5,
-        iterations=4000,
+        object_fraction=0.5,
+        steps=4000,
         learning_rate=1e-3,
         grid_learning_rate=1e-2,
-        final_rate=0.03,
+        min_lr_ratio=0.03,
         checkpoint_every=100,
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from hyperfields.conditioning.text import TextEncoder, normalise
-from hyperfields.config import MODEL_KIND, SHIPPED, FieldConfig, ModelConfig
+from hyperfields.conditioning.text import TextEncoder, named_encoder, normalise
+from hyperfields.config import FIELD_KIND, MODEL_KIND, SHIPPED, ModelConfig
 from hyperfields.fields.field import Field
 from hyperfields.hypernetwork.network import HyperNetwork
-from priors_shared.checkpoints import CONFIG, find_weights, load_weights, save_weights
+from hyperfields.loading import checkpoint_kind, load_module
+from hyperfields.records import config_from, with_present_names
+from priors_shared.checkpoints import find_weights, load_weights, save_weights
 from priors_shared.errors import UserError
 
 TRAIN_COMMAND = "hyperfields distill"
@@ -40,13 +42,19 @@ class HyperFields:
 
     @classmethod
     def from_pretrained(
-        cls, name: str | Path, device: str | torch.device = "cpu", *, revision: str | None = None
+        cls,
+        name: str | Path,
+        device: str | torch.device = "cpu",
+        *,
+        text: str | None = None,
+        revision: str | None = None,
     ) -> HyperFields:
         """The model of that name.
 
         Args:
             name: shipped weights, a run folder, a checkpoint folder, or a Hugging Face Hub id `org/name`.
             device: where it runs.
+            text: the text encoder, where the checkpoint names none of the known ones; see `TextEncoder`.
             revision: branch, tag or commit, for a Hub id.
 
         Raises:
@@ -54,20 +62,19 @@ class HyperFields:
         """
         source = find_weights(name, shipped=SHIPPED, command=TRAIN_COMMAND)
         record, weights = load_weights(source, kind=MODEL_KIND, revision=revision)
-        try:
-            config = model_config(record["config"])
-            net = HyperNetwork(config, int(record["text_dim"]))
-            net.load_state_dict(weights)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            detail = " ".join(str(error).split())
+        net = load_module(
+            source,
+            lambda: HyperNetwork(
+                config_from(ModelConfig, record["config"]), int(record["text_dim"])
+            ),
+            weights,
+        )
+        encoder = TextEncoder(named_encoder(net.config.text, text, name))
+        if encoder.dim != int(record["text_dim"]):
             raise UserError(
-                f"{source}: the checkpoint's {CONFIG} and weights make no model ({detail}); was it written "
-                "by another version?"
-            ) from error
-        text = TextEncoder(config.text)
-        if text.dim != int(record["text_dim"]):
-            raise UserError(f"{source}: its text encoder {config.text} has other embeddings here")
-        return cls(net.to(device), text, trained=record.get("trained"))
+                f"text: {encoder.name} has other embeddings than {source} was trained on"
+            )
+        return cls(net.to(device), encoder, trained=_trained(record, source))
 
     @property
     def prompts(self) -> tuple[str, ...]:
@@ -91,20 +98,20 @@ class HyperFields:
         """The scenes of prompts, in one forward pass; they share the position encoding."""
         return self.net.materialize(self._condition(prompts), list(prompts))
 
-    def interpolate(self, one: str, other: str, share: float | int) -> Field:
+    def interpolate(self, one: str, other: str, fraction: float | int) -> Field:
         """The scene between those of two prompts: their conditioning tokens are mixed.
 
         Args:
-            one: its scene at share 0.
-            other: its scene at share 1.
-            share: of the other.
+            one: its scene at fraction 0.
+            other: its scene at fraction 1.
+            fraction: of the other.
 
         Raises:
             UserError: a prompt is empty.
         """
         first, second = self._condition([one, other])
-        mixed = torch.lerp(first, second, share)[None]
-        return self.net.materialize(mixed, [f"{1 - share:.0%} {one}, {share:.0%} {other}"])[0]
+        mixed = torch.lerp(first, second, fraction)[None]
+        return self.net.materialize(mixed, [f"{1 - fraction:.0%} {one}, {fraction:.0%} {other}"])[0]
 
     @property
     def device(self) -> torch.device:
@@ -113,8 +120,8 @@ class HyperFields:
 
     @torch.no_grad()
     def _condition(self, prompts: Sequence[str]) -> Float[Tensor, "prompts dim"]:
-        tokens, real = self.text.encode(prompts)
-        token: Tensor = self.net.transformer(tokens.to(self.device), real.to(self.device))
+        tokens, mask = self.text.encode(prompts)
+        token: Tensor = self.net.transformer(tokens.to(self.device), mask.to(self.device))
         return token
 
     def save(self, folder: Path, *, half: bool = False) -> None:
@@ -122,25 +129,26 @@ class HyperFields:
         save_model(folder, self.net, self.text.dim, self.trained, half=half)
 
 
-def load_field(name: str | Path, prompt: str | None = None) -> Field:
+def load_field(name: str | Path, prompt: str | None = None, *, text: str | None = None) -> Field:
     """One scene: of a model, the prompt's; else the trained NeRF of that name.
+
+    Args:
+        name: of a model or a NeRF.
+        prompt: which scene of a model.
+        text: see `HyperFields.from_pretrained`.
 
     Raises:
         UserError: as `HyperFields.from_pretrained`; a model without a prompt, a NeRF with one.
     """
     source = find_weights(name, shipped=SHIPPED, command=TRAIN_COMMAND)
-    try:
+    if checkpoint_kind(source) == FIELD_KIND:
         field = Field.load(source)
-    except UserError as error:
-        if f"holds a {MODEL_KIND}," not in str(error):
-            raise
-    else:
         if prompt is not None:
             raise UserError(f"{name} is one scene, {field.prompt!r}: leave out the prompt")
         return field
     if prompt is None:
         raise UserError(f"{name} is a model: give the prompt of the scene, such as 'a red chair'")
-    return HyperFields.from_pretrained(name).generate(prompt)
+    return HyperFields.from_pretrained(name, text=text).generate(prompt)
 
 
 def save_model(
@@ -158,6 +166,11 @@ def save_model(
     )
 
 
-def model_config(record: dict[str, Any]) -> ModelConfig:
-    """A configuration from the JSON of a checkpoint."""
-    return ModelConfig(**{**record, "field": FieldConfig(**record["field"])})
+def _trained(record: Mapping[str, Any], source: object) -> dict[str, Any]:
+    """How a checkpoint says that it was trained."""
+    trained = record.get("trained", {})
+    if isinstance(trained, Mapping):
+        lists = [trained.get(key, []) for key in ("prompts", "held_out", "finetuned")]
+        if all(isinstance(v, list) and all(isinstance(p, str) for p in v) for v in lists):
+            return with_present_names(trained)
+    raise UserError(f"{source}: what the checkpoint says of its training is no record of prompts")

@@ -13,17 +13,16 @@ from priors_shared.reports import Cell, Figure, Section, Table, Verdict
 
 RESULTS = Path("docs/results")
 LIVE = "a red bowl"
-_VIEWS, _SIZE, _SAMPLES = 4, 32, 48  # of the evaluation
 _TEACHER_UPDATES, _UPDATES = 120, 40  # of the live trainings: about a minute on a core each
 
 
 def run(report_dir: Path, quick: bool, progress: type[Any]) -> Section:
     """Generate the held-out scenes, teach and distill before the reader's eyes, return the page."""
     if not quick:
-        from hyperfields.experiments import EXPERIMENTS
+        from hyperfields.experiments import EXPERIMENTS, Lab
 
         for experiment in EXPERIMENTS.values():
-            experiment(preset="cpu", out=report_dir)
+            experiment("cpu").run(Lab(out=report_dir))
     return Section(
         "hyperfields: radiance fields written by a hypernetwork",
         [
@@ -37,7 +36,14 @@ def run(report_dir: Path, quick: bool, progress: type[Any]) -> Section:
 
 
 def shipped_section(
-    report_dir: Path, progress: type[Any], name: str | Path = SHIPPED_MODEL
+    report_dir: Path,
+    progress: type[Any],
+    name: str | Path = SHIPPED_MODEL,
+    *,
+    text: str | None = None,
+    views: int = 4,
+    size: int = 32,
+    samples: int = 48,
 ) -> Section:
     """Scores and renders of all held-out scenes from trained weights."""
     from hyperfields.conditioning.vocabulary import procedural_prompts
@@ -46,15 +52,15 @@ def shipped_section(
     from hyperfields.output.sheet import write_contact_sheet
     from hyperfields.pretrained import HyperFields
 
-    model = HyperFields.from_pretrained(name)
+    model = HyperFields.from_pretrained(name, text=text)
     held = list(model.trained["held_out"])
-    cameras = evaluation_views(_VIEWS, _SIZE)
+    cameras = evaluation_views(views, size)
     references = exact_views(procedural_prompts(), cameras)
     fields = dict(zip(held, model.generate_all(held), strict=True))
     scores = []
     with progress(len(held), "held-out scenes") as bar:
         for prompt, field in fields.items():
-            scores += score_scenes({prompt: field}, cameras, references, samples=_SAMPLES)
+            scores += score_scenes({prompt: field}, cameras, references, samples=samples)
             bar.advance(psnr=scores[-1].psnr)
     found = means(scores)
     rows: list[list[Cell]] = [
@@ -64,7 +70,7 @@ def shipped_section(
         [s.prompt, s.psnr, s.iou, float(s.attribute_right), float(s.shape_right)] for s in scores
     ]
     caption = (
-        f"Scenes whose combination was never trained on, {_VIEWS} views of {_SIZE} x {_SIZE} pixels each: "
+        f"Scenes whose combination was never trained on, {views} views of {size} x {size} pixels each: "
         "PSNR in dB, intersection over union of silhouettes, and whether the nearest of the 72 exact scenes "
         "has the colour and the shape asked for."
     )
@@ -89,7 +95,7 @@ def live_section(
     """One teacher by score distillation, and a short distillation from it and from exact scenes.
 
     Args:
-        report_dir: where runs and pictures go.
+        report_dir: where runs and images go.
         quick: a minute each; else as the presets say.
         teaching: a TeachConfig in place of the preset's.
         distilling: a DistillConfig in place of the preset's.
@@ -98,7 +104,7 @@ def live_section(
     from hyperfields.data.teachers import read_teachers
     from hyperfields.data.views import procedural_views
     from hyperfields.output.sheet import write_contact_sheet
-    from hyperfields.plots import distillation_figure
+    from hyperfields.plots import training_figure
     from hyperfields.presets import procedural_cpu, procedural_cpu_short, teacher_cpu
     from hyperfields.training.distillation import distill, training_cameras
     from hyperfields.training.score_distillation import teach
@@ -107,8 +113,8 @@ def live_section(
     taught: Any = teaching or replace(teacher_cpu(), prompt=LIVE)
     config: Any = distilling or (procedural_cpu_short() if quick else procedural_cpu())
     if quick:
-        taught = replace(taught, iterations=min(taught.iterations, _TEACHER_UPDATES))
-        config = replace(config, iterations=min(config.iterations, _UPDATES), log_every=5)
+        taught = replace(taught, steps=min(taught.steps, _TEACHER_UPDATES))
+        config = replace(config, steps=min(config.steps, _UPDATES), log_every=5)
     where = LaunchConfig(accelerator="cpu")
     live = report_dir / "live"
     shutil.rmtree(live, ignore_errors=True)  # what an earlier report left
@@ -126,7 +132,7 @@ def live_section(
     ) as run_of:
         model = distill(config, teachers, where, run_of)
     metrics = read_metrics(live / "distill")
-    figure: Any = distillation_figure(metrics, title="Distillation, live")
+    figure: Any = training_figure(metrics, "psnr", title="Distillation, live")
     shown = model.prompts[:: max(1, len(model.prompts) // 4)][:4]
     write_contact_sheet(
         model.generate_all(shown), list(shown), live / "scenes.png", size=64, samples=48
@@ -134,18 +140,18 @@ def live_section(
     return Section(
         "Both stages, live",
         [
-            f"Stage 1 while this report was made: {taught.iterations} updates of score distillation (Eq. 4.1) "
+            f"Stage 1 while this report was made: {taught.steps} steps of score distillation (Eq. 4.1) "
             "by the exact denoiser of the scene's renders. It holds its target, so this checks the pipeline "
             "and shows no generative power.",
             Figure.from_file(live / "teacher.png", "The teacher, from four sides."),
-            f"Stage 2: {config.iterations} updates of Algorithm 3 from random weights, on that teacher and the "
+            f"Stage 2: {config.steps} steps of Algorithm 3 from random weights, on that teacher and the "
             "exact scenes. Enough to see the loss fall, not for good scenes.",
             Verdict(
                 metrics[-1]["psnr"] > metrics[0]["psnr"],
-                "Distillation improves from its first updates.",
+                "Distillation improves from its first steps.",
             ),
             Figure.from_matplotlib(figure),
-            Figure.from_file(live / "scenes.png", f"Scenes after {config.iterations} updates."),
+            Figure.from_file(live / "scenes.png", f"Scenes after {config.steps} steps."),
         ],
     )
 

@@ -1,6 +1,6 @@
 """The user study of 4.4.4 (Table 4.2): raters rank what several methods made of the same prompts.
 
-A page that needs no server shows each prompt's pictures in an order of its own for each rater, and saves a CSV of
+A page that needs no server shows each prompt's images in an order of its own for each rater, and saves a CSV of
 ranks. The page knows methods by codes only; a key, which stays with who asks, tells them.
 """
 
@@ -38,12 +38,12 @@ def write_study(folders: Sequence[Path], page: Path, *, seed: int = 0) -> Path:
     """Write the page for raters, and beside it PAGE.key.json, the key; returns the key's path.
 
     Args:
-        folders: one for each method, named as it; in each a picture or film of every prompt, of the same name.
+        folders: one for each method, named as it; in each an image or video of every prompt, of the same name.
         page: to write, .html.
         seed: of the codes.
 
     Raises:
-        UserError: fewer than two folders, two of one name, no picture, or a prompt that a folder lacks.
+        UserError: fewer than two folders, two of one name, no image, or a prompt that a folder lacks.
     """
     names = [folder.resolve().name for folder in folders]
     if len(names) < 2 or len(set(names)) < len(names):
@@ -56,7 +56,7 @@ def write_study(folders: Sequence[Path], page: Path, *, seed: int = 0) -> Path:
         if prompt not in scenes[name]:
             other = next(path for found in scenes.values() if (path := found.get(prompt)))
             raise UserError(
-                f"{name}: no picture of {prompt!r}, which {other} shows: every method needs all prompts"
+                f"{name}: no image of {prompt!r}, which {other} shows: every method needs all prompts"
             )
     draws = random.Random(seed)
     codes = {pair: f"{draws.getrandbits(48):012x}" for pair in product(names, prompts)}
@@ -131,9 +131,9 @@ def _measured(ranks: Sequence[float | int]) -> Measured:
 
 
 def _scenes(folder: Path) -> dict[str, Path]:
-    """Pictures by prompt: the file's name with spaces for hyphens."""
+    """Images by prompt: the file's name with spaces for hyphens."""
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder of pictures")
+        raise UserError(f"{folder}: no such folder of images")
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() in MEDIA and path.stem != "contact_sheet":
@@ -145,7 +145,7 @@ def _scenes(folder: Path) -> dict[str, Path]:
             found[prompt] = path
     if not found:
         raise UserError(
-            f"{folder}: no picture or film ({', '.join(MEDIA)}); each is to be named as its prompt"
+            f"{folder}: no image or video ({', '.join(MEDIA)}); each is to be named as its prompt"
         )
     return found
 
@@ -156,22 +156,42 @@ def _scene(code: str, path: Path) -> dict[str, Any]:
     return {
         "code": code,
         "source": f"data:{kind};base64,{data}",
-        "film": kind.startswith("video"),
+        "video": kind.startswith("video"),
     }
 
 
 def _read_key(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if not all(found[name] for name in ("study", "methods", "prompts", "codes")):
-            raise ValueError
+        key = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
-    except (KeyError, TypeError, ValueError):
+    except (ValueError, RecursionError):
+        key = None
+    if not _is_key(key):
         raise UserError(
             f"{path}: no key of a study: it is what study wrote beside the page, PAGE.key.json"
-        ) from None
-    return dict(found)
+        )
+    return dict(key)
+
+
+def _is_key(key: Any) -> bool:
+    """Whether it has the parts of a key, of the types that they have, and every code is of a method and prompt."""
+    if not isinstance(key, Mapping) or not isinstance(key.get("study"), str):
+        return False
+    methods, prompts, codes = (key.get(name) for name in ("methods", "prompts", "codes"))
+    for names, least in ((methods, 2), (prompts, 1)):
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            return False
+        if len(set(names)) != len(names) or len(names) < least:
+            return False
+    if not isinstance(codes, Mapping):
+        return False
+    pairs = [
+        (code.get("method"), code.get("prompt")) if isinstance(code, Mapping) else None
+        for code in codes.values()
+    ]
+    wanted = list(product(methods, prompts))
+    return len(pairs) == len(wanted) and all(pair in pairs for pair in wanted)
 
 
 def _read_answers(path: Path, study: Mapping[str, Any]) -> dict[str, dict[str, dict[str, int]]]:
@@ -194,14 +214,14 @@ def _read_answers(path: Path, study: Mapping[str, Any]) -> dict[str, dict[str, d
         if known is None or known["prompt"] != line["prompt"]:
             raise UserError(f"{at}: code {line['code']!r} is none of the prompt {line['prompt']!r}")
         ranks = found[line["rater"]][line["prompt"]]
-        rank = int(line["rank"]) if line["rank"].isdecimal() else 0
+        rank = int(line["rank"]) if line["rank"].isdecimal() and len(line["rank"]) < 9 else 0
         if not 1 <= rank <= len(study["methods"]):
             raise UserError(f"{at}: rank {line['rank']!r} is not from 1 to {len(study['methods'])}")
         if rank in ranks.values() or known["method"] in ranks:
-            raise UserError(f"{at}: a rank or a picture of {line['prompt']!r} comes twice")
+            raise UserError(f"{at}: a rank or an image of {line['prompt']!r} comes twice")
         ranks[known["method"]] = rank
     for rater, by_prompt in found.items():
         for prompt in study["prompts"]:
             if len(by_prompt[prompt]) < len(study["methods"]):
-                raise UserError(f"{path}: {rater} did not rank every picture of {prompt!r}")
+                raise UserError(f"{path}: {rater} did not rank every image of {prompt!r}")
     return found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,8 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from hyperfields.conditioning.text import NAMES
-from priors_shared.errors import UserError, first_line
+from hyperfields.conditioning.text import load_transformer
+from priors_shared.errors import UserError
 
 
 class Clip:
@@ -32,22 +31,7 @@ class Clip:
         Raises:
             UserError: it is not here and cannot be had, or is another kind of model.
         """
-        # Late: it takes seconds.
-        from transformers import AutoConfig, AutoTokenizer, CLIPModel
-
-        source = NAMES.get(name, name)
-        local = Path(source).is_dir()
-        try:
-            kind = AutoConfig.from_pretrained(source, local_files_only=local).model_type
-            if kind != "clip":
-                raise UserError(f"--clip {name}: a model of type {kind}, not clip")
-            self._tokenizer: Any = AutoTokenizer.from_pretrained(source, local_files_only=local)
-            model: Any = CLIPModel.from_pretrained(source, local_files_only=local)
-        except (OSError, ValueError, KeyError) as error:
-            raise UserError(
-                f"--clip {name}: no such model here, nor to be had from the Hugging Face Hub ({first_line(error)}); "
-                "give a folder that holds one"
-            ) from error
+        self._tokenizer, model = load_transformer(name, field="clip", model_class=_clip_model)
         self.name = name
         self._model = model.requires_grad_(False).eval().to(device)
 
@@ -57,10 +41,10 @@ class Clip:
     ) -> Float[Tensor, "images prompts"]:
         """How well each image, in [0, 1], matches each prompt; on the CPU."""
         device = self._model.device
-        found = self._tokenizer(list(prompts), return_tensors="pt", padding=True, truncation=True)
+        inputs = self._tokenizer(list(prompts), return_tensors="pt", padding=True, truncation=True)
         keys = {"input_ids", "attention_mask"}
         out = self._model(
-            **{key: value.to(device) for key, value in found.items() if key in keys},
+            **{key: value.to(device) for key, value in inputs.items() if key in keys},
             pixel_values=self.pixels(images).to(device),
         )
         # Of unit length already.
@@ -79,3 +63,11 @@ class Clip:
             images.new_tensor(v).view(3, 1, 1) for v in (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD)
         )
         return (resized - mean) / deviation
+
+
+def _clip_model(kind: str) -> Any:
+    from transformers import CLIPModel
+
+    if kind != "clip":
+        raise UserError(f"clip: a model of type {kind}, not clip")
+    return CLIPModel

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Mapping
 
 SHAPE_NAMES = ("chair", "table", "stool", "bench", "bowl", "vase", "mug", "plate", "lamp")
@@ -18,6 +20,10 @@ COLOURS: Mapping[str, tuple[float, float, float]] = {
 """Red, green, blue in [0, 1], by name."""
 NOVEL_COLOURS: Mapping[str, tuple[float, float, float]] = {"teal": (0.05, 0.42, 0.45)}
 """Of no prompt that is trained on or held out: out of distribution (4.4.3)."""
+
+
+LONGEST_NAME = 120
+"""Bytes of a file's name; file systems take 255, suffixes included."""
 
 
 def prompt_of(attribute: str, shape: str) -> str:
@@ -53,3 +59,12 @@ def material_prompts() -> tuple[str, ...]:
 def held_out_materials() -> tuple[str, ...]:
     """8 of them, one material of each shape; each material is held out of two shapes."""
     return tuple(prompt_of(STYLES[i % 4], shape) for i, shape in enumerate(MATERIAL_SHAPES))
+
+
+def file_name_of(prompt: str) -> str:
+    """The prompt as a file's name, without suffix; of a long one its beginning and a digest."""
+    name = re.sub(r"\W+", "-", prompt.lower()).strip("-") or "scene"
+    if len(name.encode()) > LONGEST_NAME:
+        digest = hashlib.sha256(name.encode()).hexdigest()[:10]
+        name = name.encode()[: LONGEST_NAME - 11].decode(errors="ignore") + "-" + digest
+    return name

@@ -6,6 +6,7 @@ system, in the `transforms.json` convention of nerfstudio and Blender.
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from hyperfields.conditioning.text import normalise
 from hyperfields.fields.cameras import Camera, Rays
+from hyperfields.fields.rendering import as_bytes
 from hyperfields.scenes import render_scenes, scene_of
 from priors_shared.runs import write_atomically
 
@@ -35,19 +37,19 @@ class PosedViews:
     """Whether the images say what is background; else they are opaque, on white."""
 
     def sample(
-        self, rays: int, generator: torch.Generator, *, object_share: float | int = 0.0
+        self, rays: int, generator: torch.Generator, *, object_fraction: float | int = 0.0
     ) -> tuple[Rays, Float[Tensor, "rays 4"]]:
         """Rays through random pixels of one random view, and what the teacher shows there.
 
         Args:
             rays: how many.
             generator: of the draw.
-            object_share: of the rays, from pixels that the object covers or that lie within two of it; the
+            object_fraction: of the rays, from pixels that the object covers or that lie within two of it; the
                 others are drawn from all pixels. Nothing to tell an opaque teacher's object by: all are.
         """
         view = int(torch.randint(len(self.cameras), (), generator=generator))
         pixels = torch.randint(self.images[view, ..., 0].numel(), (rays,), generator=generator)
-        aimed = round(object_share * rays) if self.transparent else 0
+        aimed = round(object_fraction * rays) if self.transparent else 0
         if aimed:
             near = torch.nn.functional.max_pool2d(self.images[view, None, ..., 3], 5, 1, 2)
             candidates = (near.flatten() > 0).nonzero().squeeze(-1)
@@ -67,7 +69,9 @@ class PosedViews:
             colour = image[..., :3] / image[..., 3:].clamp(min=1e-6)
             straight = torch.cat([colour.clamp(0, 1), image[..., 3:]], -1)
             name = f"images/{i:04}.png"
-            Image.fromarray((straight * 255).round().to(torch.uint8).numpy()).save(folder / name)
+            content = io.BytesIO()
+            Image.fromarray(as_bytes(straight)).save(content, "PNG")
+            write_atomically(folder / name, content.getvalue())
             frames.append({"file_path": name, "transform_matrix": camera.pose.tolist()})
         camera = self.cameras[0]
         record = {

@@ -1,106 +1,94 @@
-"""Fig. 4.9 on the thesis' four styles."""
+"""Fig. 4.9 on the thesis' four styles of one shape.
+
+Claim (4.4.6): without dynamic conditioning origami and glacier collapse into one, and so do stained glass and plaid.
+The thesis has images, no numbers.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
 
+from hyperfields.config import DistillConfig
 from hyperfields.evaluation import exact_views, psnr
-from hyperfields.experiments.figure_b_2 import _sizes, _write_sheet
-from hyperfields.experiments.held_out import train
+from hyperfields.experiments.figure_b_2 import write_columns
+from hyperfields.experiments.held_out import config_of, distill_exact
+from hyperfields.experiments.lab import Experiment, Lab, all_seeds, compared, rows_over_seeds
 from hyperfields.fields.cameras import evaluation_views
 from hyperfields.fields.field import Field
-from hyperfields.fields.rendering import over
-from hyperfields.presets import DISTILL
+from hyperfields.fields.rendering import composite_over
+from hyperfields.presets import four_materials, four_materials_cpu
 from hyperfields.pretrained import HyperFields
 from hyperfields.scenes import scene_of
-from priors_shared.checkpoints import has_weights
-from priors_shared.devices import hardware
-from priors_shared.reports import Measured, write_result
-from priors_shared.statistics import compare_paired
 
-SEEDS = (0, 1, 2)
-
-
-ARMS: tuple[Literal["dynamic", "static"], ...] = ("dynamic", "static")
-
-
+ARMS = ("dynamic", "static")
 PAIRS = (("origami", "glacier"), ("stained glass", "plaid"))
 """Styles that static conditioning collapses in the thesis."""
 
 
-def run_four(
-    preset: str = "cpu",
-    out: Path = Path("results"),
-    quick: bool = False,
-    runs: Path = Path("runs"),
-    seeds: Sequence[int] = SEEDS,
-) -> None:
-    """Fig. 4.9 in materials: train what is missing (unless quick); write the JSON and the pictures.
+@dataclass(frozen=True, kw_only=True)
+class Figure49Materials(Experiment):
+    """Both kinds of conditioning on four scenes, over seeds."""
 
-    Nothing is written where quick finds no trained run.
-    """
-    sizes = _sizes(preset)
-    base = DISTILL[sizes.four]()
-    cameras = evaluation_views(sizes.views, base.image_size)
-    references = exact_views(base.prompts, cameras)
-    exact = {prompt: over(references[prompt].images) for prompt in base.prompts}
-    found: dict[str, dict[int, dict[str, float]]] = {}
-    pictures: dict[str, Sequence[str] | Mapping[str, Field]] = {"exact": base.prompts}
-    configs: dict[str, Any] = {}
-    # Seed by seed: what is there when it is stopped can be compared.
-    for seed in seeds:
-        for arm in ARMS:
-            config = replace(base, seed=seed, model=replace(base.model, conditioning=arm))
-            folder = runs / sizes.four / f"{arm}-{seed}"
-            if not has_weights(folder / "model"):
-                if quick:
+    id: str = "figure-4.9-materials"
+    claim: str = "static conditioning collapses origami and glacier, and stained glass and plaid; dynamic does not"
+    config: DistillConfig
+    views: int
+    """cameras of an evaluation"""
+    samples: int
+    """points along a ray of an evaluation"""
+    sheet_size: int = 96
+    """pixels along each side of an image"""
+
+    def run(self, lab: Lab) -> None:
+        """Train what is missing, score, write the JSON and the scenes."""
+        base = self.config
+        cameras = evaluation_views(self.views, base.image_size)
+        references = exact_views(base.prompts, cameras)
+        exact = {prompt: composite_over(references[prompt].images) for prompt in base.prompts}
+        scores: dict[str, dict[int, dict[str, float]]] = {}
+        shown: dict[str, Mapping[str, Field]] = {}
+        configs: dict[str, Any] = {}
+        name = {"cpu": "four_materials_cpu", "paper": "four_materials"}[self.preset]
+        # Seed by seed: what is there when it is stopped can be compared.
+        for seed in self.seeds:
+            for arm in ARMS:
+                config = config_of(base, arm, seed)
+                folder = lab.runs / name / (str(seed) if arm == "dynamic" else f"{arm}-{seed}")
+                if not lab.has(folder, config, lambda run, c=config: distill_exact(c, run)):
                     continue
-                train(config, folder)
-            model = HyperFields.from_pretrained(folder)
-            fields = dict(zip(base.prompts, model.generate_all(base.prompts), strict=True))
-            shown = {p: over(f.render_all(cameras, sizes.samples)) for p, f in fields.items()}
-            found.setdefault(arm, {})[seed] = measures(shown, exact)
-            configs[arm] = asdict(replace(config, seed=0))
-            pictures.setdefault(arm, fields)
-    if not found:
-        return
-    title = f"figure-4.9-materials-{preset}"
-    _write_sheet(pictures, base.prompts, out / f"{title}.png", sizes)
-    rows: list[dict[str, Any]] = []
-    for label, by_seed in found.items():
-        names = next(iter(by_seed.values()))
-        rows.append({"model": label})
-        rows[-1] |= {
-            name: Measured.over_seeds([one[name] for one in by_seed.values()]) for name in names
-        }
-    shared = sorted(set.intersection(*(set(by_seed) for by_seed in found.values())))
-    compared = {}
-    if set(found) == set(ARMS) and len(shared) > 1:
-        compared = {
-            name: asdict(
-                compare_paired(*([found[arm][seed][name] for seed in shared] for arm in ARMS))
-            )
-            for name in next(iter(found["dynamic"].values()))
-        }
-    write_result(
-        out / f"{title}.json",
-        experiment="figure-4.9-materials",
-        claim="static conditioning collapses origami and glacier, and stained glass and plaid; dynamic does not",
-        rows=rows,
-        config=configs | {"evaluation": {"views": sizes.views, "samples": sizes.samples}},
-        seeds=sorted({seed for by_seed in found.values() for seed in by_seed}),
-        data=f"procedural scenes, all trained: {', '.join(base.prompts)}",
-        hardware=hardware(),
-        command=f"hyperfields reproduce figure-4.9-materials --preset {preset}",
-        thesis={},
-        extra={"per_seed": found, "dynamic_less_static": compared},
-    )
+                model = HyperFields.from_pretrained(folder, text=config.model.text)
+                fields = dict(zip(base.prompts, model.generate_all(base.prompts), strict=True))
+                images = {
+                    prompt: composite_over(field.render_all(cameras, self.samples))
+                    for prompt, field in fields.items()
+                }
+                scores.setdefault(arm, {})[seed] = measures(images, exact)
+                configs[arm] = asdict(replace(config, seed=0))
+                shown.setdefault(arm, fields)
+        if not scores:
+            return
+        write_columns(shown, base.prompts, self, lab)
+        self.write(
+            lab,
+            rows_over_seeds(scores),
+            config=configs | {"evaluation": {"views": self.views, "samples": self.samples}},
+            seeds=all_seeds(scores),
+            data=f"procedural scenes, all trained: {', '.join(base.prompts)}",
+            per_seed=scores,
+            dynamic_less_static=compared(*(scores.get(arm, {}) for arm in ARMS)),
+        )
+
+
+def experiment(preset: str = "cpu") -> Figure49Materials:
+    """In a preset's sizes."""
+    if preset == "paper":
+        return Figure49Materials(preset=preset, config=four_materials(), views=12, samples=96)
+    return Figure49Materials(preset=preset, config=four_materials_cpu(), views=3, samples=48)
 
 
 def measures(

@@ -1,213 +1,160 @@
-"""Scenes in materials: Fig. B.2 (unseen combinations, then fine-tuned) and Fig. 4.9 on the thesis' four styles.
+"""Fig. B.2: unseen combinations of shape and material, zero-shot and after a short fine-tuning.
 
-Claims: zero-shot scenes of unseen combinations are reasonable, and of high quality after fewer than 1,000 updates
-of score distillation (B.2); without dynamic conditioning origami and glacier collapse into one, and so do stained
-glass and plaid (4.4.6). The thesis has pictures, no numbers. The guidance is the closed-form one: it holds its targets.
+Claim: zero-shot scenes are reasonable, and of high quality after fewer than 1,000 steps of score distillation. The
+thesis has images, no numbers. The guidance is the closed-form one: it holds its targets.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from hyperfields.config import FinetuneConfig, LaunchConfig
+from hyperfields.conditioning.vocabulary import file_name_of
+from hyperfields.config import DistillConfig, FinetuneConfig, LaunchConfig
 from hyperfields.evaluation import SceneScore, exact_views, means, score_scenes
-from hyperfields.experiments.held_out import train
+from hyperfields.experiments.held_out import distill_exact
+from hyperfields.experiments.lab import Experiment, Lab, compared
 from hyperfields.fields.cameras import evaluation_views, orbit
 from hyperfields.fields.field import Field
-from hyperfields.fields.rendering import over
+from hyperfields.fields.rendering import composite_over
 from hyperfields.output.sheet import contact_sheet
-from hyperfields.presets import DISTILL, FINETUNE
+from hyperfields.presets import (
+    finetune,
+    finetune_cpu,
+    materials_held_out,
+    materials_held_out_cpu,
+)
 from hyperfields.pretrained import HyperFields
 from hyperfields.scenes import scene_of
-from hyperfields.training.finetuning import finetune
-from priors_shared.checkpoints import has_weights
-from priors_shared.devices import hardware
-from priors_shared.errors import UserError
-from priors_shared.reports import write_result
-from priors_shared.runs import Run
-from priors_shared.statistics import compare_paired
+from hyperfields.training.finetuning import finetune as tune
+
+_COLUMNS = {
+    "psnr": "PSNR",
+    "iou": "IoU",
+    "colour_accuracy": "style right",
+    "shape_accuracy": "shape right",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
-class MaterialsPreset:
-    """Sizes of both experiments."""
+class FigureB2(Experiment):
+    """A hypernetwork on some combinations, fine-tuned to each of the others."""
 
-    held_out: str
-    """preset of Fig. B.2's hypernetwork"""
-    four: str
-    """preset of Fig. 4.9's"""
-    finetune: str
-    changes: Mapping[str, Any]
-    """what differs from that preset of fine-tuning"""
+    id: str = "figure-b.2"
+    claim: str = (
+        "unseen shape-style combinations are reasonable zero-shot, and of high quality after a short "
+        "fine-tuning by score distillation"
+    )
+    seeds: Sequence[int] = (0,)
+    config: DistillConfig
+    tuning: FinetuneConfig
     views: int
     """cameras of an evaluation"""
     samples: int
     """points along a ray of an evaluation"""
-    sheet: int = 96
-    """pixels along each side of a picture"""
+    sheet_size: int = 96
+    """pixels along each side of an image"""
 
-
-PRESETS: Mapping[str, MaterialsPreset] = {
-    "cpu": MaterialsPreset(
-        held_out="materials_held_out_cpu",
-        four="four_materials_cpu",
-        finetune="finetune_cpu",
-        changes={
-            "image_size": 48,
-            "samples": 24,
-            "batch": 1,
-            "views": 48,
-            "iterations": 40,
-            "checkpoint_every": 20,
-        },
-        views=3,
-        samples=48,
-    ),
-    "paper": MaterialsPreset(
-        held_out="materials_held_out",
-        four="four_materials",
-        finetune="finetune",
-        changes={"iterations": 1000},
-        views=12,
-        samples=96,
-    ),
-}
-
-
-def run_held_out(
-    preset: str = "cpu",
-    out: Path = Path("results"),
-    quick: bool = False,
-    runs: Path = Path("runs"),
-    seed: int = 0,
-) -> None:
-    """Fig. B.2: train and fine-tune what is missing (unless quick); write the JSON and the pictures.
-
-    Nothing is written where quick finds no trained hypernetwork; scenes without their fine-tuning are left out.
-    """
-    sizes = _sizes(preset)
-    config = replace(DISTILL[sizes.held_out](), seed=seed)
-    folder = runs / sizes.held_out / f"dynamic-{seed}"
-    if not has_weights(folder / "model"):
-        if quick:
+    def run(self, lab: Lab) -> None:
+        """Train and tune what is missing, score; scenes without their fine-tuning are left out."""
+        (seed,) = self.seeds
+        config, tuning = replace(self.config, seed=seed), replace(self.tuning, seed=seed)
+        name = {"cpu": "materials_held_out_cpu", "paper": "materials_held_out"}[self.preset]
+        folder = lab.runs / name / str(seed)
+        if not lab.has(folder, config, lambda run: distill_exact(config, run)):
             return
-        train(config, folder)
-    model = HyperFields.from_pretrained(folder)
-    tuned: dict[str, Field] = {}
-    tuning = replace(FINETUNE[sizes.finetune](), seed=seed, **sizes.changes)
-    for prompt in config.held_out:
-        into = runs / f"{sizes.held_out}_finetuned" / f"{prompt.replace(' ', '-')}-{seed}"
-        if not has_weights(into / "model"):
-            if quick:
-                continue
-            _finetune(replace(tuning, prompt=prompt), model, into)
-        tuned[prompt] = HyperFields.from_pretrained(into).generate(prompt)
-    cameras = evaluation_views(sizes.views, config.image_size)
-    references = exact_views((*config.prompts, *config.held_out), cameras)
-    zero_shot = dict(zip(config.held_out, model.generate_all(config.held_out), strict=True))
-    trained = dict(zip(config.prompts, model.generate_all(config.prompts), strict=True))
-    groups = {"trained": trained, "held out, zero-shot": zero_shot}
-    if tuned:
-        groups["held out, fine-tuned"] = tuned
-    scores = {
-        name: score_scenes(fields, cameras, references, samples=sizes.samples)
-        for name, fields in groups.items()
-    }
-    title = f"figure-b.2-{preset}"
-    pictures: dict[str, Sequence[str] | Mapping[str, Field]] = {
-        "exact": config.held_out,
-        "zero-shot": zero_shot,
-        "fine-tuned": tuned,
-    }
-    _write_sheet(pictures, config.held_out, out / f"{title}.png", sizes)
-    write_result(
-        out / f"{title}.json",
-        experiment="figure-b.2",
-        claim="unseen shape-style combinations are reasonable zero-shot, and of high quality after a short "
-        "fine-tuning by score distillation",
-        rows=[
-            {"model": name, "scenes": len(found), **_named(means(found))}
-            for name, found in scores.items()
-        ],
-        config={
-            "hypernetwork": asdict(config),
-            "finetuning": asdict(replace(tuning, prompt="")),
-            "evaluation": {"views": sizes.views, "samples": sizes.samples},
-        },
-        seeds=[seed],
-        data="procedural scenes of 8 shapes in 4 materials: 24 combinations trained, 8 held out",
-        hardware=hardware(),
-        command=f"hyperfields reproduce figure-b.2 --preset {preset}",
-        thesis={},
-        extra={
-            "scenes": {name: [asdict(score) for score in found] for name, found in scores.items()},
-            "gain_of_fine_tuning": gain(
+        model = HyperFields.from_pretrained(folder, text=config.model.text)
+        tuned: dict[str, Field] = {}
+        where = LaunchConfig(accelerator="cpu" if model.device.type == "cpu" else "auto")
+        for prompt in config.held_out:
+            into = lab.runs / f"{name}_finetuned" / f"{file_name_of(prompt)}-{seed}"
+            one = replace(tuning, prompt=prompt)
+            if lab.has(into, one, lambda run, one=one: tune(one, model, where, run)):
+                adapted = HyperFields.from_pretrained(into, text=model.text.name)
+                tuned[prompt] = adapted.generate(prompt)
+        groups = {
+            "trained": dict(zip(config.prompts, model.generate_all(config.prompts), strict=True)),
+            "held out, zero-shot": dict(
+                zip(config.held_out, model.generate_all(config.held_out), strict=True)
+            ),
+        }
+        if tuned:
+            groups["held out, fine-tuned"] = tuned
+        cameras = evaluation_views(self.views, config.image_size)
+        references = exact_views((*config.prompts, *config.held_out), cameras)
+        scores = {
+            name: score_scenes(fields, cameras, references, samples=self.samples)
+            for name, fields in groups.items()
+        }
+        rows = {"zero-shot": groups["held out, zero-shot"], "fine-tuned": tuned}
+        write_columns(rows, config.held_out, self, lab)
+        self.write(
+            lab,
+            [
+                {"model": name, "scenes": len(of)}
+                | {_COLUMNS[key]: value for key, value in means(of).items()}
+                for name, of in scores.items()
+            ],
+            config={
+                "hypernetwork": asdict(config),
+                "finetuning": asdict(replace(tuning, prompt="")),
+                "evaluation": {"views": self.views, "samples": self.samples},
+            },
+            seeds=[seed],
+            data="procedural scenes of 8 shapes in 4 materials: 24 combinations trained, 8 held out",
+            scenes={name: [asdict(score) for score in of] for name, of in scores.items()},
+            gain_of_fine_tuning=gain(
                 scores["held out, zero-shot"], scores.get("held out, fine-tuned", [])
             ),
-        },
+        )
+
+
+def experiment(preset: str = "cpu") -> FigureB2:
+    """In a preset's sizes."""
+    if preset == "paper":
+        tuning = replace(finetune(), steps=1000)
+        config = materials_held_out()
+        return FigureB2(preset=preset, config=config, tuning=tuning, views=12, samples=96)
+    tuning = replace(
+        finetune_cpu(),
+        image_size=48,
+        samples=24,
+        batch_size=1,
+        views=48,
+        steps=40,
+        checkpoint_every=20,
     )
+    config = materials_held_out_cpu()
+    return FigureB2(preset=preset, config=config, tuning=tuning, views=3, samples=48)
 
 
 def gain(before: Sequence[SceneScore], after: Sequence[SceneScore]) -> dict[str, Any]:
     """PSNR and IoU after less before, paired by scene; empty with fewer than two pairs."""
-    first = {score.prompt: score for score in before}
-    pairs = [(first[score.prompt], score) for score in after]
-    if len(pairs) < 2:
-        return {}
-    return {
-        name: asdict(
-            compare_paired(
-                [getattr(b, name) for _, b in pairs], [getattr(a, name) for a, _ in pairs]
-            )
-        )
-        for name in ("psnr", "iou")
-    }
+    later, first = (
+        {score.prompt: {"psnr": score.psnr, "iou": score.iou} for score in scores}
+        for scores in (after, before)
+    )
+    return compared(later, first)
 
 
-def _sizes(preset: str) -> MaterialsPreset:
-    if preset not in PRESETS:
-        raise UserError(
-            f"no preset {preset!r} for scenes in materials: choose {', '.join(PRESETS)}"
-        )
-    return PRESETS[preset]
-
-
-def _finetune(config: FinetuneConfig, model: HyperFields, folder: Path) -> None:
-    with Run.create(
-        folder, asdict(config), command=f"hyperfields reproduce into {folder}", resume=True
-    ) as run_:
-        where = LaunchConfig(accelerator="cpu" if model.device.type == "cpu" else "auto")
-        finetune(config, model, where, run_)
-
-
-def _named(found: Mapping[str, float]) -> dict[str, float]:
-    names = {"psnr": "PSNR", "iou": "IoU", "colour_accuracy": "style right"}
-    return {names.get(key, "shape right"): value for key, value in found.items()}
-
-
-def _write_sheet(
-    pictures: Mapping[str, Sequence[str] | Mapping[str, Field]],
-    prompts: Sequence[str],
-    path: Path,
-    sizes: MaterialsPreset,
+def write_columns(
+    rows: Mapping[str, Mapping[str, Field]], prompts: Sequence[str], sizes: Any, lab: Lab
 ) -> None:
-    """A row for each kind of picture, a column for each prompt; prompts in place of fields: exact renders."""
-    camera = orbit(30, 25, sizes.sheet)
-    rows, labels = [], []
-    for label, fields in pictures.items():
-        row = []
-        for prompt in prompts:
-            if not isinstance(fields, Mapping):
-                row.append(over(scene_of(prompt).render(camera, samples=2)))
-            elif prompt in fields:
-                row.append(over(fields[prompt].render(camera, 2 * sizes.samples).cpu()))
-            else:
-                row.append(torch.ones(sizes.sheet, sizes.sheet, 3))
-        rows.append(row)
-        labels.append(label if rows[1:] else f"{label}: {', '.join(prompts)}")
-    contact_sheet(rows, labels, path)
+    """A contact sheet: exact renders, then a row for each mapping from prompts to fields; a column a prompt."""
+    camera = orbit(30, 25, sizes.sheet_size)
+    exact = [composite_over(scene_of(prompt).render(camera, samples=2)) for prompt in prompts]
+    images, labels = [exact], [f"exact: {', '.join(prompts)}"]
+    for label, fields in rows.items():
+        images.append(
+            [
+                composite_over(fields[prompt].render(camera, 2 * sizes.samples).cpu())
+                if prompt in fields
+                else torch.ones_like(exact[0])
+                for prompt in prompts
+            ]
+        )
+        labels.append(label)
+    contact_sheet(images, labels, sizes.path(lab))

@@ -9,9 +9,9 @@ colour and a shape beyond the vocabulary. Exact renders show what the encoder it
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -22,18 +22,16 @@ from hyperfields.conditioning.text import TextEncoder
 from hyperfields.conditioning.vocabulary import COLOURS, NOVEL_COLOURS, prompt_of
 from hyperfields.data.views import procedural_views
 from hyperfields.evaluation import TOP, top_k
-from hyperfields.experiments.figure_4_8 import PRESETS
+from hyperfields.experiments.figure_4_8 import Optimisations, optimisations
+from hyperfields.experiments.lab import Experiment, Lab, rows_over_seeds
 from hyperfields.fields.cameras import evaluation_views, sample_orbit
-from hyperfields.fields.rendering import over
-from hyperfields.pretrained import HyperFields
+from hyperfields.fields.rendering import composite_over
+from hyperfields.loading import load_module
 from hyperfields.scenes import MATERIALS, NOVEL_SHAPES, SHAPES, scene_of
 from hyperfields.scenes.scene import Traced
 from priors_shared.checkpoints import has_weights, load_weights, save_weights
-from priors_shared.devices import hardware
 from priors_shared.episodes import generator_for
-from priors_shared.reports import Measured, write_result
 
-SEEDS = (0, 1, 2)
 KIND = "render-encoder"
 CANDIDATES = tuple(
     prompt_of(attribute, shape)
@@ -107,7 +105,7 @@ class HeldApart:
             light[2] = light[2].abs() + 0.2
             lit = scene.colours(traced, light=light.tolist(), ambient=uniform(0.25, 0.6))
             shade = torch.rand(3, generator=generator) if uniform(0, 1) < 0.3 else torch.ones(3)
-            image = over(lit, shade).T.view(3, self.size, self.size)
+            image = composite_over(lit, shade).T.view(3, self.size, self.size)
             if uniform(0, 1) < 0.5:
                 image = F.avg_pool2d(image[None], 3, 1, 1, count_include_pad=False)[0]
             image = image.roll((round(uniform(-2, 2)), round(uniform(-2, 2))), (1, 2))
@@ -121,37 +119,36 @@ def train_encoder(
     text: TextEncoder,
     *,
     seed: int,
-    updates: int,
+    steps: int,
     candidates: Sequence[str],
     cameras: int = 24,
-    batch: int = 48,
+    batch_size: int = 48,
 ) -> RenderEncoder:
     """The encoder in the folder; trained and written where there is none."""
     torch.manual_seed(generator_for(seed, 1).initial_seed())
     encoder = RenderEncoder(text.dim)
     encoder.image(torch.zeros(1, 3, SIZE, SIZE))  # sizes the last layer
     if has_weights(folder):
-        encoder.load_state_dict(load_weights(folder, kind=KIND)[1])
-        return encoder.eval()
+        return load_module(folder, lambda: encoder, load_weights(folder, kind=KIND)[1])
     data = HeldApart(candidates, cameras, SIZE, seed)
     prompts = embed(text, candidates)
     optimizer = torch.optim.AdamW(encoder.parameters(), lr=2e-3, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=updates)
-    for step in range(updates):
-        images, which = data.sample(batch, generator_for(seed, 2, step))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
+    for step in range(steps):
+        images, which = data.sample(batch_size, generator_for(seed, 2, step))
         loss = F.cross_entropy(encoder(images, prompts), which)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
-    save_weights(folder, encoder, kind=KIND, config={"seed": seed, "updates": updates})
+    save_weights(folder, encoder, kind=KIND, config={"seed": seed, "steps": steps})
     return encoder.eval()
 
 
 def embed(text: TextEncoder, prompts: Sequence[str]) -> Float[Tensor, "prompts dim"]:
     """Mean token embedding of each prompt."""
-    tokens, real = text.encode(prompts)
-    share = real.float() / real.sum(-1, keepdim=True)
+    tokens, mask = text.encode(prompts)
+    share = mask.float() / mask.sum(-1, keepdim=True)
     return torch.einsum("pt,ptd->pd", share, tokens)
 
 
@@ -174,71 +171,96 @@ def retrieve(
     degraded: bool = False,
 ) -> dict[int, float]:
     """Top-k over all views of all scenes; degraded, because clean ones are all found."""
-    shown = over(torch.cat(list(images.values()))).permute(0, 3, 1, 2)
+    shown = composite_over(torch.cat(list(images.values()))).permute(0, 3, 1, 2)
     if degraded:
         shown = degrade(shown)
     right = [candidates.index(prompt) for prompt, views in images.items() for _ in views]
     return top_k(encoder(shown, prompts), torch.tensor(right))
 
 
-def run(
-    preset: str = "cpu",
-    out: Path = Path("results"),
-    quick: bool = False,
-    runs: Path = Path("runs"),
-    seeds: Sequence[int] = SEEDS,
-    updates: int = 800,
-) -> None:
-    """Train the encoders that are missing (unless quick); write the JSON.
+@dataclass(frozen=True, kw_only=True)
+class Table41(Experiment):
+    """Generated and exact renders, looked up by encoders of several seeds."""
 
-    Nothing is written where quick finds no encoder.
-    """
-    model = HyperFields.from_pretrained(PRESETS[preset].model)
-    text = TextEncoder("minilm")
-    prompts = embed(text, CANDIDATES)
-    encoders: dict[int, RenderEncoder] = {}
-    for seed in seeds:
-        folder = runs / f"retrieval_{preset}" / f"encoder-{seed}"
-        if quick and not has_weights(folder):
-            continue
-        encoders[seed] = train_encoder(
-            folder, text, seed=seed, updates=updates, candidates=CANDIDATES
+    id: str = "table-4.1"
+    claim: str = "prompts of unseen combinations are found from renders about as well as those of trained ones"
+    sizes: Optimisations
+    """whose model is asked"""
+    candidates: Sequence[str] = CANDIDATES
+    steps: int = 800
+    """of an encoder's training"""
+
+    def run(self, lab: Lab) -> None:
+        """Train the encoders that are missing; write the JSON."""
+        model = self.sizes.load()
+        text = TextEncoder("minilm")
+        prompts = embed(text, self.candidates)
+        encoders = encoders_of(self.seeds, lab, self.preset, text, self.steps, self.candidates)
+        if not encoders:
+            return
+        cameras = evaluation_views(VIEWS, SIZE)
+        images: dict[str, dict[str, Tensor]] = {}
+        for group, members in {
+            "unseen": list(model.trained["held_out"]),
+            "seen": list(model.prompts),
+        }.items():
+            fields = zip(members, model.generate_all(members), strict=True)
+            images[f"generated, {group}"] = {
+                prompt: field.render_all(cameras, SAMPLES) for prompt, field in fields
+            }
+            exact = procedural_views(members, cameras)
+            images[f"exact, {group}"] = {prompt: exact[prompt].images for prompt in members}
+        percent = {
+            name + ", degraded" * degraded: {
+                seed: retrieve(encoder, prompts, shown, self.candidates, degraded=degraded)
+                for seed, encoder in encoders.items()
+            }
+            for degraded in (False, True)
+            for name, shown in images.items()
+        }
+        self.write(
+            lab,
+            rows_over_seeds(
+                {
+                    name: {seed: _named(ranks) for seed, ranks in by_seed.items()}
+                    for name, by_seed in percent.items()
+                }
+            ),
+            config={
+                "model": self.sizes.model,
+                "steps": self.steps,
+                "candidates": list(self.candidates),
+            },
+            seeds=sorted(encoders),
+            data="renders of generated and of exact scenes; the encoder saw exact renders held apart",
+            thesis={name: _named(row) for name, row in THESIS.items()},
+            per_seed=percent,
+            views=VIEWS,
+            chance_top_1=100 / len(self.candidates),
         )
-    if not encoders:
-        return
-    cameras = evaluation_views(VIEWS, SIZE)
-    groups = {"unseen": list(model.trained["held_out"]), "seen": list(model.prompts)}
-    pictures: dict[str, dict[str, Tensor]] = {}
-    for group, members in groups.items():
-        fields = zip(members, model.generate_all(members), strict=True)
-        pictures[f"generated, {group}"] = {
-            prompt: field.render_all(cameras, SAMPLES) for prompt, field in fields
-        }
-        exact = procedural_views(members, cameras)
-        pictures[f"exact, {group}"] = {prompt: exact[prompt].images for prompt in members}
-    found = {
-        name + ", degraded" * degraded: {
-            seed: retrieve(encoder, prompts, shown, CANDIDATES, degraded=degraded)
-            for seed, encoder in encoders.items()
-        }
-        for degraded in (False, True)
-        for name, shown in pictures.items()
+
+
+def experiment(preset: str = "cpu") -> Table41:
+    """In a preset's sizes."""
+    return Table41(preset=preset, sizes=optimisations(preset))
+
+
+def encoders_of(
+    seeds: Sequence[int],
+    lab: Lab,
+    preset: str,
+    text: TextEncoder,
+    steps: int,
+    candidates: Sequence[str] = CANDIDATES,
+) -> dict[int, RenderEncoder]:
+    """The encoders by seed; unless the lab is quick, those that are missing are trained."""
+    folders = {seed: lab.runs / f"retrieval_{preset}" / f"encoder-{seed}" for seed in seeds}
+    return {
+        seed: train_encoder(folder, text, seed=seed, steps=steps, candidates=candidates)
+        for seed, folder in folders.items()
+        if has_weights(folder) or not lab.quick
     }
-    rows: list[dict[str, Any]] = [
-        {"model": name}
-        | {f"top-{k}": Measured.over_seeds([r[k] for r in by_seed.values()]) for k in TOP}
-        for name, by_seed in found.items()
-    ]
-    write_result(
-        out / f"table-4.1-{preset}.json",
-        experiment="table-4.1",
-        claim="prompts of unseen combinations are found from renders about as well as those of trained ones",
-        rows=rows,
-        config={"model": PRESETS[preset].model, "updates": updates, "candidates": list(CANDIDATES)},
-        seeds=sorted(encoders),
-        data="renders of generated and of exact scenes; the encoder saw exact renders held apart",
-        hardware=hardware(),
-        command=f"hyperfields reproduce table-4.1 --preset {preset}",
-        thesis={name: {f"top-{k}": v for k, v in row.items()} for name, row in THESIS.items()},
-        extra={"per_seed": found, "views": VIEWS, "chance_top_1": 100 / len(CANDIDATES)},
-    )
+
+
+def _named(ranks: Mapping[int, float]) -> dict[str, float]:
+    return {f"top-{k}": value for k, value in ranks.items()}

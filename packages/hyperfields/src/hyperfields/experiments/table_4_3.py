@@ -1,7 +1,7 @@
 """Table 4.3: scenes out of distribution by CLIP-style precision and recall, KID and SSIM, against DreamFusion.
 
 The scenes are those of Fig. 4.8's runs at their end. The thesis trained its baseline for the same budget; here the
-baselines had more updates, and what each arm took in CPU seconds stands beside its scores. In place of CLIP and of
+baselines had more steps, and what each arm took in CPU seconds stands beside its scores. In place of CLIP and of
 Inception's features there is the offline encoder of Table 4.1, which, unlike the fields, was trained on the unseen
 colour and the unseen shape too. What the thesis compares with it does not say; here it is exact renders of the
 same prompt from the same cameras. Needs the extra `metrics`.
@@ -12,7 +12,7 @@ from __future__ import annotations
 import statistics
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,23 +27,21 @@ from hyperfields.data.views import procedural_views
 from hyperfields.experiments.figure_4_8 import (
     CASES,
     NAMES,
-    PRESETS,
     Arm,
-    curve_folder,
+    Optimisations,
+    optimisations,
     read_curve,
     scene_in,
 )
-from hyperfields.experiments.table_4_1 import CANDIDATES, RenderEncoder, embed, train_encoder
-from hyperfields.fields.cameras import evaluation_views
-from hyperfields.fields.rendering import over
+from hyperfields.experiments.lab import Experiment, Lab, Scores, compared, rows_over_seeds
+from hyperfields.experiments.table_4_1 import RenderEncoder, embed, encoders_of
+from hyperfields.fields.cameras import Camera, evaluation_views
+from hyperfields.fields.rendering import composite_over
 from hyperfields.pretrained import HyperFields
 from priors_shared.checkpoints import has_weights
-from priors_shared.devices import hardware
 from priors_shared.errors import UserError
-from priors_shared.reports import Measured, write_result
-from priors_shared.statistics import compare_paired
+from priors_shared.reports import Measured
 
-SEEDS = (0, 1, 2)
 SIZE, VIEWS, SAMPLES = 32, 12, 48  # of the renders compared
 LOOKED_UP = 4
 """Views of a scene among which precision and recall look."""
@@ -60,7 +58,7 @@ Images = Float[Tensor, "images 3 height width"]
 def precision_recall(
     scores: Float[Tensor, " images"], right: Bool[Tensor, " images"]
 ) -> tuple[float, float]:
-    """Of the images nearest to a prompt: the share that shows it, and the share of all that show it; 0 to 1."""
+    """Of the images nearest to a prompt: the fraction that shows it, and the fraction of all that show it; 0 to 1."""
     nearest = scores.topk(NEAREST).indices
     hits = int(right[nearest].sum())
     return hits / NEAREST, hits / int(right.sum())
@@ -128,131 +126,133 @@ def score(
     shelf = {prompt: scenes.get(prompt, views)[::apart] for prompt, views in exact.items()}
     labels = [prompt for prompt, views in shelf.items() for _ in views]
     matches = encoder(torch.cat(list(shelf.values())), embed(text, list(scenes)))
-    found = {}
+    scores = {}
     for column, (prompt, views) in enumerate(scenes.items()):
         right = torch.tensor([label == prompt for label in labels])
         precision, recall = precision_recall(matches[:, column], right)
-        found[prompt] = {"precision": precision, "recall": recall}
-        found[prompt] |= distances(views, exact[prompt], _Features(encoder))
-    return found
+        scores[prompt] = {"precision": precision, "recall": recall}
+        scores[prompt] |= distances(views, exact[prompt], _Features(encoder))
+    return scores
 
 
-def run(
-    preset: str = "cpu",
-    out: Path = Path("results"),
-    quick: bool = False,
-    runs: Path = Path("runs"),
-    seeds: Sequence[int] = SEEDS,
-    updates: int = 800,
-) -> None:
-    """Score the finished runs of Fig. 4.8; write the JSON. Encoders that are missing are trained (unless quick).
+@dataclass(frozen=True, kw_only=True)
+class Table43(Experiment):
+    """The scenes of Fig. 4.8's runs, measured against exact renders."""
 
-    Nothing is written where quick finds no runs or no encoder.
+    id: str = "table-4.3"
+    claim: str = "scenes out of distribution match their prompts better than DreamFusion's of the same budget"
+    sizes: Optimisations
+    """of Fig. 4.8"""
+    steps: int = 800
+    """of an encoder's training"""
 
-    Raises:
-        UserError: no finished runs of Fig. 4.8; torchmetrics is missing.
-    """
-    finished = [seed for seed in seeds if _finished(runs, preset, seed)]
-    if not finished:
-        if quick:
+    def run(self, lab: Lab) -> None:
+        """Score the finished runs; write the JSON. Encoders that are missing are trained.
+
+        Raises:
+            UserError: no finished runs of Fig. 4.8; torchmetrics is missing.
+        """
+        finished = [seed for seed in self.seeds if self._finished(lab.runs, seed)]
+        if not finished:
+            if lab.quick:
+                return
+            raise UserError(
+                f"{lab.runs}: no finished runs of figure-4.8, whose scenes are scored; run hyperfields reproduce "
+                "figure-4.8"
+            )
+        _require_torchmetrics()
+        text = TextEncoder("minilm")
+        cameras = evaluation_views(VIEWS, SIZE)
+        views = procedural_views([*procedural_prompts(), *CASES.values()], cameras)
+        exact = {prompt: _as_images(of.images) for prompt, of in views.items()}
+        encoders = encoders_of(finished, lab, self.preset, text, self.steps)
+        if len(encoders) < len(finished):
             return
-        raise UserError(
-            f"{runs / f'ood_{preset}'}: no finished runs, whose scenes are scored; run hyperfields "
-            "reproduce figure-4.8"
+        model = self.sizes.load()
+        scores: dict[str, dict[int, dict[str, dict[str, float]]]] = {}
+        seconds: dict[str, list[float]] = {}
+        for seed, encoder in encoders.items():
+            for arm, name in NAMES.items():
+                scenes, took = self.scenes(lab.runs, arm, seed, model, cameras)
+                seconds.setdefault(name, []).extend(took)
+                scores.setdefault(name, {})[seed] = score(scenes, exact, encoder, text)
+            of_exact = {prompt: exact[prompt] for prompt in CASES.values()}
+            scores.setdefault(EXACT, {})[seed] = score(of_exact, exact, encoder, text)
+        rows = _rows(scores, list(CASES.values()))
+        for row in rows:
+            if row["model"] in seconds:
+                row["CPU seconds a scene"] = Measured.over_seeds(seconds[row["model"]])
+        for case, prompt in CASES.items():
+            of_case = _rows(scores, [prompt])
+            rows += [row | {"model": f"{case}: {row['model']}"} for row in of_case]
+        self.write(
+            lab,
+            rows,
+            config={"model": self.sizes.model, "encoder_steps": self.steps, "cases": dict(CASES)}
+            | {"size": SIZE, "views": VIEWS, "looked_up": LOOKED_UP, "trained": model.trained},
+            seeds=finished,
+            data=f"{VIEWS} renders of each scene; precision and recall look among {LOOKED_UP} each, with exact "
+            f"renders of {len(procedural_prompts())} other scenes",
+            thesis=THESIS,
+            per_scene=scores,
+            comparisons=comparisons(scores),
         )
-    _require_torchmetrics()
-    text = TextEncoder("minilm")
-    cameras = evaluation_views(VIEWS, SIZE)
-    prompts = [*procedural_prompts(), *CASES.values()]
-    exact = {
-        prompt: _as_images(views.images)
-        for prompt, views in procedural_views(prompts, cameras).items()
-    }
-    per_scene: dict[str, dict[int, dict[str, dict[str, float]]]] = {}
-    seconds: dict[str, list[float]] = {}
-    for seed in finished:
-        folder = runs / f"retrieval_{preset}" / f"encoder-{seed}"
-        if quick and not has_weights(folder):
-            return
-        encoder = train_encoder(folder, text, seed=seed, updates=updates, candidates=CANDIDATES)
-        for arm, name in NAMES.items():
-            scenes = {}
-            for prompt in CASES.values():
-                run_of = curve_folder(runs, preset, arm, prompt, seed)
-                field = scene_in(arm, run_of, prompt)
-                scenes[prompt] = _as_images(field.render_all(cameras, SAMPLES))
-                curve = read_curve(run_of)
-                seconds.setdefault(name, []).append(curve.updates[-1] * curve.seconds_per_update)
-            per_scene.setdefault(name, {})[seed] = score(scenes, exact, encoder, text)
-        of_exact = {prompt: exact[prompt] for prompt in CASES.values()}
-        per_scene.setdefault(EXACT, {})[seed] = score(of_exact, exact, encoder, text)
-    rows: list[dict[str, Any]] = []
-    for name, by_seed in per_scene.items():
-        rows.append({"model": name} | _over_seeds(by_seed, list(CASES.values())))
-        if name in seconds:
-            rows[-1]["CPU seconds a scene"] = Measured.over_seeds(seconds[name])
-    for case, prompt in CASES.items():
-        rows += [
-            {"model": f"{case}: {name}"} | _over_seeds(by_seed, [prompt])
-            for name, by_seed in per_scene.items()
-        ]
-    model = HyperFields.from_pretrained(PRESETS[preset].model)
-    write_result(
-        out / f"table-4.3-{preset}.json",
-        experiment="table-4.3",
-        claim="scenes out of distribution match their prompts better than DreamFusion's of the same budget",
-        rows=rows,
-        config={"model": PRESETS[preset].model, "encoder_updates": updates, "cases": dict(CASES)}
-        | {"size": SIZE, "views": VIEWS, "looked_up": LOOKED_UP, "trained": model.trained},
-        seeds=finished,
-        data=f"{VIEWS} renders of each scene; precision and recall look among {LOOKED_UP} each, with exact "
-        f"renders of {len(procedural_prompts())} other scenes",
-        hardware=hardware(),
-        command=f"hyperfields reproduce table-4.3 --preset {preset}",
-        thesis=THESIS,
-        extra={"per_scene": per_scene, "comparisons": comparisons(per_scene)},
-    )
+
+    def scenes(
+        self, runs: Path, arm: Arm, seed: int, model: HyperFields, cameras: Sequence[Camera]
+    ) -> tuple[dict[str, Images], list[float]]:
+        """Views of what an arm made, by prompt, and the CPU seconds that each took."""
+        images, seconds = {}, []
+        for prompt in CASES.values():
+            folder = self.sizes.folder(runs, arm, prompt, seed)
+            field = scene_in(arm, folder, prompt, model)
+            images[prompt] = _as_images(field.render_all(cameras, SAMPLES))
+            curve = read_curve(folder)
+            seconds.append(curve.steps[-1] * curve.seconds_per_step)
+        return images, seconds
+
+    def _finished(self, runs: Path, seed: int) -> bool:
+        folders = (self.sizes.folder(runs, arm, p, seed) for arm in NAMES for p in CASES.values())
+        return all(has_weights(folder / "model") for folder in folders)
+
+
+def experiment(preset: str = "cpu") -> Table43:
+    """In a preset's sizes."""
+    return Table43(preset=preset, sizes=optimisations(preset))
 
 
 def comparisons(
-    per_scene: Mapping[str, Mapping[int, Mapping[str, Mapping[str, float]]]],
+    scores: Mapping[str, Mapping[int, Mapping[str, Scores]]],
 ) -> dict[str, Any]:
     """Ours minus each baseline, paired by seed and prompt."""
 
-    def values(name: str, measure: str) -> list[float]:
-        return [
-            scores[measure]
-            for by_prompt in per_scene[name].values()
-            for scores in by_prompt.values()
-        ]
-
-    ours: Arm = "hyperfields"
-    return {
-        name: {
-            measure: asdict(compare_paired(values(NAMES[ours], measure), values(name, measure)))
-            for measure in ("precision", "recall", "KID", "SSIM")
+    def by_scene(arm: Arm) -> dict[tuple[int, str], Scores]:
+        of_arm = scores[NAMES[arm]]
+        return {
+            (seed, p): one for seed, by_prompt in of_arm.items() for p, one in by_prompt.items()
         }
-        for arm, name in NAMES.items()
-        if arm != ours
-    }
 
-
-def _finished(runs: Path, preset: str, seed: int) -> bool:
-    folders = (curve_folder(runs, preset, arm, p, seed) for arm in NAMES for p in CASES.values())
-    return all(has_weights(folder / "model") for folder in folders)
+    ours = by_scene("hyperfields")
+    return {NAMES[arm]: compared(ours, by_scene(arm)) for arm in NAMES if arm != "hyperfields"}
 
 
 def _as_images(views: Float[Tensor, "views height width 4"]) -> Images:
-    return over(views).permute(0, 3, 1, 2)
+    return composite_over(views).permute(0, 3, 1, 2)
 
 
-def _over_seeds(
-    by_seed: Mapping[int, Mapping[str, Mapping[str, float]]], prompts: Sequence[str]
-) -> dict[str, Measured]:
-    measures = next(iter(by_seed.values()))[prompts[0]]
-    return {
-        measure: Measured.over_seeds(
-            [statistics.fmean(found[p][measure] for p in prompts) for found in by_seed.values()]
-        )
-        for measure in measures
-    }
+def _rows(
+    scores: Mapping[str, Mapping[int, Mapping[str, Scores]]], prompts: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Means over some prompts, then over seeds."""
+    return rows_over_seeds(
+        {
+            name: {
+                seed: {
+                    measure: statistics.fmean(by_prompt[p][measure] for p in prompts)
+                    for measure in by_prompt[prompts[0]]
+                }
+                for seed, by_prompt in by_seed.items()
+            }
+            for name, by_seed in scores.items()
+        }
+    )

@@ -27,8 +27,9 @@ from hyperfields.fields.rendering import (
     render_image,
 )
 from hyperfields.fields.surface import to_mesh
+from hyperfields.loading import load_module
+from hyperfields.records import config_from
 from priors_shared.checkpoints import load_weights, save_weights
-from priors_shared.errors import UserError
 
 if TYPE_CHECKING:
     import trimesh
@@ -131,7 +132,7 @@ class Field(nn.Module):
             layers = [(linear.weight.detach(), linear.bias.detach()) for linear in linears]
         self.weights = nn.ParameterList(weight for weight, _ in layers)
         self.biases = nn.ParameterList(bias for _, bias in layers)
-        self._seen: tuple[list[Any], Occupancy] | None = None
+        self._kept: tuple[list[Any], Occupancy] | None = None
 
     def forward(
         self, points: Float[Tensor, "points 3"]
@@ -167,9 +168,9 @@ class Field(nn.Module):
     def _occupancy(self) -> Occupancy:
         # Kept for the next image, until a weight is written to or moved.
         state = [(p.device, p._version, p.data_ptr()) for p in self.parameters()]
-        if self._seen is None or self._seen[0] != state:
-            self._seen = state, Occupancy.of(self, device=self.weights[0].device)
-        return self._seen[1]
+        if self._kept is None or self._kept[0] != state:
+            self._kept = state, Occupancy.of(self, device=self.weights[0].device)
+        return self._kept[1]
 
     def bake(self, resolution: int = 96) -> BakedField:
         """The field on a grid of points: coarser, but many times faster to render."""
@@ -198,13 +199,10 @@ class Field(nn.Module):
             UserError: nothing there, a checkpoint of another kind, or damaged files.
         """
         record, weights = load_weights(folder, kind=FIELD_KIND)
-        try:
-            field = cls(FieldConfig(**record["config"]), prompt=str(record.get("prompt", "")))
-            field.load_state_dict(weights)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            detail = " ".join(str(error).split())
-            raise UserError(f"{folder}: the files make no field ({detail})") from error
-        return field.eval()
+        prompt = str(record.get("prompt", ""))
+        return load_module(
+            folder, lambda: cls(config_from(FieldConfig, record["config"]), prompt=prompt), weights
+        )
 
 
 class BakedField:
@@ -219,26 +217,26 @@ class BakedField:
     def from_field(cls, field: Any, resolution: int) -> BakedField:
         """Evaluate a field at `resolution`^3 points of the box."""
         device = next(field.parameters()).device
-        found = [
+        rows = [
             torch.cat([densities[:, None], values], -1)
             for points in grid_points(resolution, device).split(CHUNK)
             for densities, values in [field(points)]
         ]
-        grid = torch.cat(found).view(resolution, resolution, resolution, -1)
+        grid = torch.cat(rows).view(resolution, resolution, resolution, -1)
         return cls(grid.permute(3, 2, 1, 0).contiguous())
 
     def __call__(
         self, points: Float[Tensor, "points 3"]
     ) -> tuple[Float[Tensor, " points"], Float[Tensor, "points values"]]:
         """Densities and values at points; zero density outside of the box."""
-        found = torch.nn.functional.grid_sample(
+        channels = torch.nn.functional.grid_sample(
             self.grid[None],
             points[None, None, None] / BOUND,
             align_corners=True,
             padding_mode="border",
         )[0, :, 0, 0]
         inside = points.abs().amax(-1) <= BOUND
-        return found[0] * inside, found[1:].T
+        return channels[0] * inside, channels[1:].T
 
 
 def _moved(camera: Camera, device: torch.device) -> Camera:

@@ -20,6 +20,7 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from hyperfields.fields.cameras import Camera, Rays
+from priors_shared.errors import UserError
 
 CHUNK = 16384
 """Points that are evaluated at once without gradients: their activations stay in a core's cache."""
@@ -177,6 +178,7 @@ def render_image(
     Only rays that meet the scene's box are computed, about `chunk` points at a time (`CHUNK` on a CPU, else
     `CUDA_CHUNK`); with an occupancy, only points that it does not call empty.
     """
+    require_memory("size", max(camera.width, camera.height), 128 * camera.width * camera.height)
     rays = camera.rays()
     if chunk is None:
         chunk = CHUNK if rays.origins.device.type == "cpu" else CUDA_CHUNK
@@ -250,7 +252,7 @@ def _where_occupied(
     return densities, values
 
 
-def over(
+def composite_over(
     image: Float[Tensor, "*shape 4"], background: float | int | Float[Tensor, "*#shape 3"] = 1.0
 ) -> Float[Tensor, "*shape 3"]:
     """A premultiplied image over a background."""
@@ -266,3 +268,27 @@ def grid_points(resolution: int, device: torch.device) -> Float[Tensor, "points 
 def as_bytes(image: Float[Tensor, "*shape channels"]) -> UInt8[np.ndarray, "*shape channels"]:
     """Values in [0, 1] as 0 .. 255."""
     return (image.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+
+
+def require_memory(name: str, value: int, wanted: int) -> None:
+    """Refuse a size that cannot fit, before it is tried.
+
+    Args:
+        name: of the setting, for the error.
+        value: it has.
+        wanted: bytes that it takes.
+
+    Raises:
+        UserError: this machine has less.
+    """
+    if not hasattr(os, "sysconf"):
+        return  # Windows does not say
+    present = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    limit = Path("/sys/fs/cgroup/memory.max")  # of a container
+    if limit.is_file() and (text := limit.read_text().strip()).isdecimal():
+        present = min(present, int(text))
+    if wanted > present:
+        raise UserError(
+            f"{name} {value} takes {wanted / 2**30:,.0f} GiB of memory, this machine has {present / 2**30:,.0f}: "
+            "give less"
+        )

@@ -11,13 +11,17 @@ from hyperfields.fields.rendering import (
     BOUND,
     CHUNK,
     RadianceFunction,
+    as_bytes,
     grid_points,
+    require_memory,
 )
 from priors_shared.errors import UserError
 
 if TYPE_CHECKING:
     import trimesh
-from hyperfields.fields.rendering import as_bytes
+
+_BYTES_PER_POINT = 32
+"""Of the grid, at the most: coordinates, densities and marching cubes' own volume."""
 
 
 @torch.no_grad()
@@ -39,16 +43,17 @@ def to_mesh(
     Returns: the mesh in the field's coordinates (z up), faces outward.
 
     Raises:
-        UserError: nothing is that dense.
+        UserError: nothing is that dense, or the grid does not fit into memory.
     """
     import trimesh
     from skimage.measure import marching_cubes
 
-    found = [
+    require_memory("resolution", resolution, _BYTES_PER_POINT * resolution**3)
+    densities = [
         field(points)[0] for points in grid_points(resolution, torch.device(device)).split(CHUNK)
     ]
     # In log space densities are near linear between grid points, so that vertices lie right.
-    volume = torch.cat(found).clamp(min=1e-6).log().view(resolution, resolution, resolution)
+    volume = torch.cat(densities).clamp(min=1e-6).log().view(resolution, resolution, resolution)
     volume = torch.nn.functional.pad(volume, (1,) * 6, value=float(np.log(1e-6)))  # closed
     level = float(np.log(threshold))
     if float(volume.max()) <= level:

@@ -14,14 +14,14 @@ from torch import Tensor
 from hyperfields.conditioning.text import normalise
 from hyperfields.data.views import PosedViews
 from hyperfields.fields.cameras import Camera
-from hyperfields.fields.rendering import over
-from hyperfields.guidance.score import Guidance, View, noise_of
+from hyperfields.fields.rendering import composite_over
+from hyperfields.guidance.score import View, noise_of
 from priors_shared.errors import UserError
 
 STEPS = 1000
 
 
-class EmpiricalGuidance(Guidance):
+class EmpiricalGuidance:
     """Posterior mean over a prompt's images: E[z | z_t] = sum_i p_i z_i.
 
     p = softmax(-|z_t - sqrt(abar) z_i|^2 / (2 (1 - abar)) - angle_i^2 / (2 width^2)), with angle_i between the
@@ -40,13 +40,19 @@ class EmpiricalGuidance(Guidance):
         self.alphas_cumprod = torch.cos((t + 0.008) / 1.008 * torch.pi / 2).square().clamp(1e-5)
         self.width = width
         self._images = {
-            prompt: 2 * over(views.images).permute(0, 3, 1, 2) - 1
+            prompt: 2 * composite_over(views.images).permute(0, 3, 1, 2) - 1
             for prompt, views in teachers.items()
         }
         self._towards = {
             prompt: torch.stack([_direction(camera) for camera in views.cameras])
             for prompt, views in teachers.items()
         }
+
+    def encode(
+        self, images: Float[Tensor, "batch 3 height width"]
+    ) -> Float[Tensor, "batch 3 height width"]:
+        """Images in [0, 1] to [-1, 1]."""
+        return 2 * images - 1
 
     def posterior_mean(
         self, noisy: Float[Tensor, "c h w"], step: int, view: View

@@ -6,11 +6,9 @@ It learns the renders of the trained combinations alone; what it says of the hel
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -18,16 +16,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hyperfields.conditioning.text import TextEncoder
+from hyperfields.conditioning.text import TextEncoder, named_encoder
 from hyperfields.config import SHIPPED, SHIPPED_GUIDANCE, UNetConfig
 from hyperfields.fields.cameras import orbit
 from hyperfields.guidance.diffusion import DiffusionGuidance
 from hyperfields.guidance.score import View, add_noise, noise_of
-from priors_shared.checkpoints import (
-    CONFIG,
-    find_weights,
-    load_weights,
-)
+from hyperfields.loading import checkpoint_kind, load_module
+from hyperfields.records import config_from, with_present_names
+from priors_shared.checkpoints import find_weights, load_weights
 from priors_shared.errors import UserError
 
 KIND = "hyperfields guidance"
@@ -37,46 +33,6 @@ TOKENS = 16
 """Text embeddings are padded to as many with zeros; "" is all zeros."""
 
 
-class ProceduralGuidance(DiffusionGuidance):
-    """The trained denoiser, for score distillation.
-
-    Example:
-        guidance = load_guidance("procedural-unet", scale=7.5)
-    """
-
-    def __init__(
-        self, unet: nn.Module, config: UNetConfig, *, scale: float | int = 7.5, trained: Any = None
-    ) -> None:
-        """Freeze it.
-
-        Args:
-            unet: a `UNet2DConditionModel` of `build_unet`.
-            config: its sizes.
-            scale: of classifier-free guidance.
-            trained: how it was trained, its `prompts` above all.
-        """
-        pipeline = SimpleNamespace(
-            unet=unet, tokenizer=None, text_encoder=None, scheduler=build_scheduler()
-        )
-        super().__init__(pipeline, scale=scale)
-        self.config = config
-        self.trained: dict[str, Any] = dict(trained or {})
-        self._text = TextEncoder(config.text)
-
-    def encode(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch c h w"]:
-        """Images in [0, 1], resized to the model's size, in [-1, 1] with a block's pixels as channels."""
-        size = self.config.image_size
-        if images.shape[-1] != size:
-            images = F.interpolate(images, (size, size), mode="bilinear", antialias=True)
-        return blocks(images)
-
-    @torch.no_grad()
-    def _embed(self, prompt: str) -> Tensor:
-        if prompt not in self._kept:
-            self._kept[prompt] = embed(self._text, [prompt])
-        return self._kept[prompt]
-
-
 def blocks(images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch 12 h w"]:
     """Images in [0, 1] as the UNet sees them."""
     return F.pixel_unshuffle(2 * images - 1, 2)
@@ -84,12 +40,12 @@ def blocks(images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batc
 
 def embed(text: TextEncoder, prompts: Sequence[str]) -> Float[Tensor, "prompts tokens dim"]:
     """Token embeddings, padded with zeros to TOKENS, and cut there; of "" all zeros."""
-    found = torch.zeros(len(prompts), TOKENS, text.dim)
-    for row, prompt in zip(found, prompts, strict=True):
+    padded = torch.zeros(len(prompts), TOKENS, text.dim)
+    for row, prompt in zip(padded, prompts, strict=True):
         if prompt:
             tokens = text.encode([prompt])[0][0, :TOKENS]
             row[: len(tokens)] = tokens
-    return found
+    return padded
 
 
 def build_unet(config: UNetConfig, text_dim: int) -> Any:
@@ -98,7 +54,7 @@ def build_unet(config: UNetConfig, text_dim: int) -> Any:
         from diffusers import UNet2DConditionModel
     except ImportError as error:
         raise UserError(
-            "this guidance needs diffusers: pip install 'hyperfields[guidance]'"
+            "guidance: diffusers is missing: pip install 'hyperfields[guidance]'"
         ) from error
     unet: Any = UNet2DConditionModel(
         sample_size=config.image_size // 2,
@@ -124,10 +80,10 @@ def build_scheduler() -> Any:
 
 @torch.no_grad()
 def draw(
-    guidance: ProceduralGuidance, prompts: Sequence[str], *, seed: int = 0, steps: int = 50
+    guidance: DiffusionGuidance, prompts: Sequence[str], *, seed: int = 0, steps: int = 50
 ) -> Float[Tensor, "prompts 3 height width"]:
     """Images of the prompts in [0, 1], by deterministic DDIM: to look at what the guidance knows."""
-    size = guidance.config.image_size // 2
+    size = guidance.unet.config.sample_size
     device = next(guidance.unet.parameters()).device
     generator = torch.Generator().manual_seed(seed)
     z = torch.randn(len(prompts), 12, size, size, generator=generator).to(device)
@@ -144,42 +100,75 @@ def draw(
 
 def is_procedural(name: str) -> bool:
     """Whether it names such a model: the shipped one, a run folder or a checkpoint folder."""
-    folder = Path(name)
-    files = (folder / CONFIG, folder / "model" / CONFIG)
-    return name == SHIPPED_GUIDANCE or any(_kind(file) == KIND for file in files)
-
-
-def _kind(file: Path) -> str | None:
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return found.get("kind") if isinstance(found, dict) else None
+    return name == SHIPPED_GUIDANCE or KIND in map(checkpoint_kind, (name, Path(name, "model")))
 
 
 def load_procedural(
-    name: str | Path, *, scale: float | int = 7.5, device: torch.device | str = "cpu"
-) -> ProceduralGuidance:
+    name: str | Path,
+    *,
+    scale: float | int = 7.5,
+    device: torch.device | str = "cpu",
+    text: str | None = None,
+) -> DiffusionGuidance:
     """A trained UNet: the shipped one, or of a run folder or checkpoint folder.
+
+    Args:
+        name: of the model.
+        scale: of classifier-free guidance.
+        device: where it runs.
+        text: the text encoder, where the checkpoint names none of the known ones.
 
     Raises:
         UserError: nothing there, a checkpoint of something else, damaged files, diffusers is missing.
     """
     source = find_weights(name, shipped=SHIPPED, command="hyperfields train procedural_unet")
     record, weights = load_weights(source, kind=KIND)
+    trained = record.get("trained", {})
     try:
-        values: Mapping[str, Any] = record["config"]
-        config = UNetConfig(**{**values, "widths": tuple(values["widths"])})
-        unet = build_unet(config, TextEncoder(config.text).dim)
-        unet.load_state_dict(weights)
-    except UserError:  # diffusers is missing
-        raise
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        detail = " ".join(str(error).split())
-        raise UserError(
-            f"{source}: the checkpoint's {CONFIG} and weights make no model ({detail}); was it written by "
-            "another version?"
-        ) from error
-    return ProceduralGuidance(
-        unet.float().to(device), config, scale=scale, trained=record.get("trained")
+        config = config_from(UNetConfig, record["config"])
+        text = TextEncoder(named_encoder(config.text, text, source))
+    except (KeyError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{source}: the checkpoint's record makes no model ({error})") from error
+    if not isinstance(trained, Mapping):
+        raise UserError(f"{source}: what the checkpoint says of its training is no record")
+    unet = load_module(source, lambda: build_unet(config, text.dim), weights)
+    return procedural_guidance(
+        unet.to(device), config, text, scale=scale, trained=with_present_names(trained)
+    )
+
+
+def procedural_guidance(
+    unet: nn.Module,
+    config: UNetConfig,
+    text: TextEncoder,
+    *,
+    scale: float | int = 7.5,
+    trained: Any = None,
+) -> DiffusionGuidance:
+    """A UNet of `build_unet` as a guidance.
+
+    Args:
+        unet: trained.
+        config: its sizes.
+        text: the encoder that it was trained with.
+        scale: of classifier-free guidance.
+        trained: how it was trained, its `prompts` above all.
+    """
+
+    def encode(images: Tensor) -> Tensor:
+        """Resized to the model's size, in [-1, 1] with a block's pixels as channels."""
+        size = (config.image_size, config.image_size)
+        if images.shape[-2:] != size:
+            images = F.interpolate(images, size, mode="bilinear", antialias=True)
+        return blocks(images)
+
+    return DiffusionGuidance(
+        unet,
+        build_scheduler(),
+        encode=encode,
+        embed=lambda prompt: embed(text, [prompt]),
+        scale=scale,
+        trained=trained,
     )

@@ -5,9 +5,9 @@ The gradient of a render is w(t) (eps_hat(z_t; y, t) - eps): through the render 
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -25,17 +25,16 @@ class View:
     camera: Camera
 
 
-class Guidance(ABC):
-    """A denoiser of images."""
+@runtime_checkable
+class Guidance(Protocol):
+    """A denoiser of images, in closed form or trained."""
 
     alphas_cumprod: Float[Tensor, " steps"]
-    """abar_t: the share of the signal's variance left at each step; z_t = sqrt(abar) z + sqrt(1 - abar) eps."""
+    """abar_t: how much of the signal's variance is left at each step; z_t = sqrt(abar) z + sqrt(1 - abar) eps."""
 
     def encode(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch c h w"]:
-        """Images in [0, 1] to what is denoised, differentiably; here images in [-1, 1]."""
-        return 2 * images - 1
+        """Images in [0, 1] to what is denoised, differentiably."""
 
-    @abstractmethod
     def predict_noise(
         self, noisy: Float[Tensor, "batch c h w"], step: int, views: Sequence[View]
     ) -> Float[Tensor, "batch c h w"]:
@@ -76,8 +75,8 @@ def sds_loss(
     noise = torch.randn(clean.shape, generator=generator).to(clean)
     abar = guidance.alphas_cumprod[step].to(clean)
     with torch.no_grad():
-        found = guidance.predict_noise(add_noise(clean, noise, abar), step, views)
-        gradient = (1 - abar) * (found - noise)
+        predicted = guidance.predict_noise(add_noise(clean, noise, abar), step, views)
+        gradient = (1 - abar) * (predicted - noise)
     return with_gradient(clean, gradient / len(images))
 
 
@@ -99,12 +98,12 @@ def annealed_step(
     """A random t between `low` and a ceiling that falls linearly from `high` to half of it.
 
     Args:
-        done: share of the optimisation that is over, in [0, 1].
+        done: fraction of the optimisation that is over, in [0, 1].
         steps: T.
         generator: of the draw.
-        low: least t, as a share of T.
-        high: first ceiling, as a share of T.
+        low: least t, as a fraction of T.
+        high: first ceiling, as a fraction of T.
     """
     ceiling = high * (1 - done / 2)
-    share = low + (ceiling - low) * float(torch.rand((), generator=generator))
-    return min(steps - 1, max(0, round(share * steps)))
+    fraction = low + (ceiling - low) * float(torch.rand((), generator=generator))
+    return min(steps - 1, max(0, round(fraction * steps)))

@@ -34,7 +34,7 @@ class Vsd:
             from peft import LoraConfig
         except ImportError as error:
             raise UserError(
-                "--method vsd needs peft: pip install 'hyperfields[guidance]'"
+                "method: vsd needs peft: pip install 'hyperfields[guidance]'"
             ) from error
         self.guidance = guidance
         layers = ["to_k", "to_q", "to_v", "to_out.0"]

@@ -17,7 +17,7 @@ GRID_RANK = 16
 
 
 class ConditioningTransformer(nn.Module):
-    """Text tokens to the conditioning token CT = T(z): self-attention, then the mean over real tokens."""
+    """Text tokens to the conditioning token CT = T(z): self-attention, then the mean over all but padding."""
 
     def __init__(self, text_dim: int, blocks: int, heads: int, head_dim: int) -> None:
         super().__init__()
@@ -31,11 +31,11 @@ class ConditioningTransformer(nn.Module):
         self.norm = nn.LayerNorm(self.dim)
 
     def forward(
-        self, tokens: Float[Tensor, "prompts tokens text_dim"], real: Bool[Tensor, "prompts tokens"]
+        self, tokens: Float[Tensor, "prompts tokens text_dim"], mask: Bool[Tensor, "prompts tokens"]
     ) -> Float[Tensor, "prompts dim"]:
-        """One conditioning token per prompt; what is not real changes nothing."""
-        mixed = self.blocks(self.embed(tokens), src_key_padding_mask=~real)
-        share = real.to(mixed.dtype) / real.sum(-1, keepdim=True)
+        """One conditioning token per prompt; padding changes nothing."""
+        mixed = self.blocks(self.embed(tokens), src_key_padding_mask=~mask)
+        share = mask.to(mixed.dtype) / mask.sum(-1, keepdim=True)
         return self.norm(torch.einsum("pt,ptd->pd", share, mixed))
 
 
@@ -73,8 +73,8 @@ class WeightHead(nn.Module):
         self.style = nn.Linear(dim, 2 * activations) if activations else None
         self.first = nn.Linear(dim + activations, hidden)
         self.second = nn.Linear(hidden, self.out * self.into + self.out)
-        # In units of a plain layer's initial weights, so that an update moves weights by a share of their
-        # size. In plain units the first update at rate 0.003 took log-densities from -1 to -120: empty for good.
+        # In units of a plain layer's initial weights, so that a step moves weights by a share of their
+        # size. In plain units the first step at rate 0.003 took log-densities from -1 to -120: empty for good.
         self.unit = math.sqrt(gain / self.into)
         initial = torch.randn(self.out, self.into) * self.unit
         with torch.no_grad():

@@ -59,21 +59,21 @@ class HyperNetwork(nn.Module):
     def forward(
         self,
         tokens: Float[Tensor, "prompts tokens text_dim"],
-        real: Bool[Tensor, "prompts tokens"],
+        mask: Bool[Tensor, "prompts tokens"],
         points: Float[Tensor, "prompts points 3"],
     ) -> tuple[Float[Tensor, "prompts points"], Float[Tensor, "prompts points values"]]:
         """Densities and values at each prompt's points; with dynamic weights they depend on all of these."""
-        outputs, _ = self._generate(self.transformer(tokens, real), points)
+        outputs, _ = self._generate(self.transformer(tokens, mask), points)
         return decode(outputs, points, self.config.field)
 
     def generate_layers(
         self,
         tokens: Float[Tensor, "prompts tokens text_dim"],
-        real: Bool[Tensor, "prompts tokens"],
+        mask: Bool[Tensor, "prompts tokens"],
         points: Float[Tensor, "prompts points 3"],
     ) -> list[Layer]:
         """Weights and biases of each layer, as they are for these points."""
-        return self._generate(self.transformer(tokens, real), points)[1]
+        return self._generate(self.transformer(tokens, mask), points)[1]
 
     def _generate(self, token: Tensor, points: Tensor) -> tuple[Tensor, list[Layer]]:
         prompts, count, _ = points.shape
@@ -151,24 +151,24 @@ class PromptField(nn.Module):
     """
 
     tokens: Tensor
-    real: Tensor
+    mask: Tensor
 
     def __init__(
         self,
         net: HyperNetwork,
         tokens: Float[Tensor, "1 tokens text_dim"],
-        real: Bool[Tensor, "1 tokens"],
+        mask: Bool[Tensor, "1 tokens"],
     ) -> None:
         super().__init__()
         self.net, self.config = net, net.config.field
         self.register_buffer("tokens", tokens, persistent=False)
-        self.register_buffer("real", real, persistent=False)
+        self.register_buffer("mask", mask, persistent=False)
 
     def forward(
         self, points: Float[Tensor, "points 3"]
     ) -> tuple[Float[Tensor, " points"], Float[Tensor, "points values"]]:
         """Densities, and colours followed by features."""
-        densities, values = self.net(self.tokens, self.real, points[None])
+        densities, values = self.net(self.tokens, self.mask, points[None])
         return densities[0], values[0]
 
 

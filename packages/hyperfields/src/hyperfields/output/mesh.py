@@ -1,4 +1,4 @@
-"""What leaves the program: meshes (GLB, PLY, OBJ), images, contact sheets, turntables."""
+"""What leaves the program: meshes as GLB, PLY, OBJ."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from priors_shared.errors import UserError
+from priors_shared.runs import write_atomically
 
 if TYPE_CHECKING:
     import trimesh
@@ -27,5 +28,6 @@ def write_mesh(mesh: trimesh.Trimesh, path: Path) -> None:
         # (x, y, z) -> (x, z, -y): a turn by -90 degrees around x.
         turn = np.array([[1, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 0], [0, 0, 0, 1]], dtype=float)
         mesh.apply_transform(turn)
+    content = mesh.export(file_type=path.suffix.lower()[1:])
     path.parent.mkdir(parents=True, exist_ok=True)
-    mesh.export(path)
+    write_atomically(path, content)

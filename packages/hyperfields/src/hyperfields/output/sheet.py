@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,10 +11,8 @@ from torch import Tensor
 
 from hyperfields.fields.cameras import orbit
 from hyperfields.fields.field import Field
-from hyperfields.fields.rendering import (
-    as_bytes,
-    over,
-)
+from hyperfields.fields.rendering import as_bytes, composite_over, require_memory
+from priors_shared.runs import write_atomically
 
 
 def contact_sheet(
@@ -29,6 +28,7 @@ def contact_sheet(
     from PIL import Image, ImageDraw
 
     height, width = images[0][0].shape[:2]
+    require_memory("size", width, 16 * height * width * len(images) * len(images[0]))
     strip = 14
     sheet = Image.new("RGB", (width * len(images[0]), (height + strip) * len(images)), "white")
     draw = ImageDraw.Draw(sheet)
@@ -37,8 +37,10 @@ def contact_sheet(
         draw.text((3, top + 1), label, fill="black")
         for column, view in enumerate(views):
             sheet.paste(Image.fromarray(as_bytes(view)), (column * width, top + strip))
+    content = io.BytesIO()
+    sheet.save(content, "PNG")
     path.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(path)
+    write_atomically(path, content.getvalue())
 
 
 def write_contact_sheet(
@@ -46,5 +48,5 @@ def write_contact_sheet(
 ) -> None:
     """A contact sheet of fields from four sides."""
     cameras = [orbit(azimuth, 25, size) for azimuth in (20, 110, 200, 290)]
-    rows = [list(over(field.render_all(cameras, samples))) for field in fields]
+    rows = [list(composite_over(field.render_all(cameras, samples))) for field in fields]
     contact_sheet(rows, labels, path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -11,14 +12,14 @@ from hyperfields.fields.rendering import (
     Occupancy,
     RadianceFunction,
     as_bytes,
-    over,
+    composite_over,
     render_image,
+    require_memory,
 )
 from priors_shared.errors import UserError
+from priors_shared.runs import write_atomically
 
-MOVIES = (".mp4", ".gif")
-
-
+VIDEOS = (".mp4", ".gif")
 FRAMES_PER_SECOND = 20
 
 
@@ -30,7 +31,7 @@ def write_turntable(
     frames: int = 40,
     samples: int = 96,
 ) -> Path:
-    """Write a film of the scene, once around. MP4 by imageio's own ffmpeg; where that is missing, a GIF.
+    """Write a video of the scene, once around. MP4 by imageio's own ffmpeg; where that is missing, a GIF.
 
     Returns the path written, with the suffix .gif where MP4 could not be had.
 
@@ -39,20 +40,23 @@ def write_turntable(
     """
     import imageio.v3 as iio
 
-    if path.suffix.lower() not in MOVIES:
-        raise UserError(f"{path}: unknown film format: use one of {', '.join(MOVIES)}")
+    if path.suffix.lower() not in VIDEOS:
+        raise UserError(f"{path}: unknown video format: use one of {', '.join(VIDEOS)}")
     if path.suffix.lower() == ".mp4" and not _has_ffmpeg():
         path = path.with_suffix(".gif")
+    require_memory("size", size, 4 * frames * size**2)
     occupancy = Occupancy.of(field)
     images = [
-        as_bytes(over(render_image(field, camera, samples, occupancy=occupancy)))
+        as_bytes(composite_over(render_image(field, camera, samples, occupancy=occupancy)))
         for camera in turntable(frames, size)
     ]
-    path.parent.mkdir(parents=True, exist_ok=True)
+    options: dict[str, Any] = {"duration": 1000 / FRAMES_PER_SECOND, "loop": 0}
     if path.suffix.lower() == ".mp4":
-        iio.imwrite(path, np.stack(images), fps=FRAMES_PER_SECOND, macro_block_size=2)
-    else:
-        iio.imwrite(path, np.stack(images), duration=1000 / FRAMES_PER_SECOND, loop=0)
+        options = {"fps": FRAMES_PER_SECOND, "macro_block_size": 2}
+    suffix = path.suffix.lower()
+    content = iio.imwrite("<bytes>", np.stack(images), extension=suffix, **options)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, content)
     return path
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hyperfields.config import SegmentConfig
 from hyperfields.fields.field import Field
-from hyperfields.fields.rendering import over
+from hyperfields.fields.rendering import composite_over
 from hyperfields.output.sheet import contact_sheet
 from hyperfields.scenes.variations import PARTS
 from hyperfields.segmentation.labels import mean_iou, paint, point_labels, render_labels
@@ -34,8 +34,14 @@ def write_novel_scenes(
         shown = range(config.input_views, min(config.views, config.input_views + 2))
         rendered = [render_labels(field, scene.cameras[v], 48) for v in shown]
         pairs = [
-            (over(torch.stack([scene.images[v] for v in shown])), scene.labels[list(shown)]),
-            (over(torch.stack([i for i, _ in rendered])), torch.stack([at for _, at in rendered])),
+            (
+                composite_over(torch.stack([scene.images[v] for v in shown])),
+                scene.labels[list(shown)],
+            ),
+            (
+                composite_over(torch.stack([i for i, _ in rendered])),
+                torch.stack([at for _, at in rendered]),
+            ),
         ]
         row = [*pairs[0][0], *(paint(at, len(PARTS)) for at in pairs[0][1])]
         row += [*pairs[1][0], *(paint(at, len(PARTS)) for at in pairs[1][1])]
@@ -60,8 +66,8 @@ def score_field(
         the same label in both.
     """
     rendered = {v: render_labels(field, scene.cameras[v], samples) for v in shown}
-    images = torch.stack([over(rendered[v][0]) for v in shown])
-    error = (images - over(scene.images[list(shown)])).square().mean()
+    images = torch.stack([composite_over(rendered[v][0]) for v in shown])
+    error = (images - composite_over(scene.images[list(shown)])).square().mean()
     labels = torch.stack([rendered[v][1] for v in shown])
     points, wanted, pixels = [], [], []
     for v in shown:
@@ -105,7 +111,7 @@ def evaluate_segmentation(
     config: SegmentConfig,
     *,
     scenes: int = 12,
-    baseline_iterations: int = 0,
+    baseline_steps: int = 0,
     each: Callable[[], object] = lambda: None,
 ) -> dict[str, list[dict[str, float]]]:
     """Scores on novel scenes, of which some views are given and others compared, and seconds that a field took.
@@ -114,7 +120,7 @@ def evaluate_segmentation(
         model: the network.
         config: how it was trained.
         scenes: how many, drawn apart from those trained on.
-        baseline_iterations: also fit a field to each scene's given views and their labels; 0: do not.
+        baseline_steps: also fit a field to each scene's given views and their labels; 0: do not.
         each: called after each scene.
     """
     novel = labelled_scenes(scenes, config.views, config.image_size, config.seed, novel=True)
@@ -127,9 +133,9 @@ def evaluate_segmentation(
                 model.generate, scene.images[given], [scene.cameras[v] for v in given]
             )
         }
-        if baseline_iterations:
+        if baseline_steps:
             made["per-scene distillation"] = partial(
-                distil_scene, config, scene, given, baseline_iterations
+                distil_scene, config, scene, given, baseline_steps
             )
         for name, make in made.items():
             begun = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Fields with features as parts: rendered labels, labelled meshes, pictures of them."""
+"""Fields with features as parts: rendered labels, labelled meshes, images of them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hyperfields.fields.cameras import Camera, orbit
 from hyperfields.fields.field import Field
-from hyperfields.fields.rendering import CHUNK, as_bytes, over, render_rays
+from hyperfields.fields.rendering import CHUNK, as_bytes, composite_over, render_rays
 from hyperfields.output.sheet import contact_sheet
 
 if TYPE_CHECKING:
@@ -94,5 +94,5 @@ def write_labelled_views(
     for field in fields:
         rendered = [render_labels(field, camera, samples) for camera in cameras]
         painted = [paint(labels, field.config.features) for _, labels in rendered]
-        rows.append([*(over(image) for image, _ in rendered), *painted])
+        rows.append([*(composite_over(image) for image, _ in rendered), *painted])
     contact_sheet(rows, names, path)

@@ -62,28 +62,28 @@ class SegmentationNetwork(nn.Module):
     def forward(
         self,
         inputs: Float[Tensor, "scenes views 10 height width"],
-        real: Bool[Tensor, "scenes views"],
+        mask: Bool[Tensor, "scenes views"],
         points: Float[Tensor, "scenes points 3"],
     ) -> tuple[Float[Tensor, "scenes points"], Float[Tensor, "scenes points values"]]:
         """Densities and values (colours, then features) at each scene's points."""
-        return self.hypernetwork(*self._tokens(inputs, real), points)
+        return self.hypernetwork(*self._tokens(inputs, mask), points)
 
     def condition(
         self, inputs: Float[Tensor, "scenes views 10 height width"]
     ) -> Float[Tensor, "scenes dim"]:
         """The conditioning token of each scene."""
-        real = torch.ones(inputs.shape[:2], dtype=torch.bool, device=inputs.device)
-        return self.hypernetwork.transformer(*self._tokens(inputs, real))
+        mask = torch.ones(inputs.shape[:2], dtype=torch.bool, device=inputs.device)
+        return self.hypernetwork.transformer(*self._tokens(inputs, mask))
 
     def grid_parameters(self) -> list[nn.Parameter]:
         """Those of the hash grid."""
         return self.hypernetwork.grid_parameters()
 
-    def _tokens(self, inputs: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens, and which are real: those of blocks where something is seen, if there are any."""
+    def _tokens(self, inputs: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens, and which count: those of blocks where something is seen, if there are any."""
         shown = F.max_pool2d(inputs[:, :, ALPHA], BLOCK).flatten(2) > 0
-        seen = (shown & real[:, :, None]).flatten(1)
-        everywhere = real.repeat_interleave(shown.shape[2], 1)
+        seen = (shown & mask[:, :, None]).flatten(1)
+        everywhere = mask.repeat_interleave(shown.shape[2], 1)
         return self.encoder(inputs), torch.where(seen.any(1, keepdim=True), seen, everywhere)
 
     @torch.no_grad()
@@ -91,7 +91,7 @@ class SegmentationNetwork(nn.Module):
         """Set the last normalisation's scale and shift so that conditioning tokens of these scenes differ.
 
         As new, all views make nearly the same token (text encoders come trained, this one does not), and the
-        weights that are written hardly depend on it: training stood still for hundreds of updates. Afterwards each
+        weights that are written hardly depend on it: training stood still for hundreds of steps. Afterwards each
         channel has mean 0 and variance 1 over the scenes, as activation normalisation begins (Kingma and
         Dhariwal 2018).
         """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,14 +11,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from hyperfields.config import SEGMENT_KIND, SHIPPED
+from hyperfields.config import SEGMENT_KIND, SHIPPED, ModelConfig
 from hyperfields.fields.cameras import Camera
 from hyperfields.fields.field import Field
-from hyperfields.pretrained import model_config
+from hyperfields.loading import load_module
+from hyperfields.records import config_from, with_present_names
 from hyperfields.scenes.variations import PARTS
 from hyperfields.segmentation.network import SegmentationNetwork
 from hyperfields.segmentation.scenes import resized, view_inputs
-from priors_shared.checkpoints import CONFIG, find_weights, load_weights, save_weights
+from priors_shared.checkpoints import find_weights, load_weights, save_weights
 from priors_shared.errors import UserError
 
 TRAIN_COMMAND = "hyperfields train segmentation_cpu"
@@ -54,16 +55,19 @@ class HyperSegmentationFields:
         """
         source = find_weights(name, shipped=SHIPPED, command=TRAIN_COMMAND)
         record, weights = load_weights(source, kind=SEGMENT_KIND)
-        try:
-            net = SegmentationNetwork(model_config(record["config"]))
-            net.load_state_dict(weights)
-            return cls(net, int(record["image_size"]), record["parts"], record["trained"])
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            detail = " ".join(str(error).split())
-            raise UserError(
-                f"{source}: the checkpoint's {CONFIG} and weights make no model ({detail}); was it written "
-                "by another version?"
-            ) from error
+        net = load_module(
+            source, lambda: SegmentationNetwork(config_from(ModelConfig, record["config"])), weights
+        )
+        size, parts, trained = (record.get(key) for key in ("image_size", "parts", "trained"))
+        if (
+            type(size) is not int
+            or not 0 < size <= 2**13
+            or not isinstance(parts, list)
+            or len(parts) != net.hypernetwork.config.field.features
+            or not isinstance(trained, Mapping)
+        ):
+            raise UserError(f"{source}: image_size, parts or trained are not those of a model")
+        return cls(net, size, tuple(map(str, parts)), with_present_names(trained))
 
     def save(self, folder: Path, *, half: bool = False) -> None:
         """Write the model, in half precision where asked for."""

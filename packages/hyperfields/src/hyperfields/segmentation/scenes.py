@@ -20,7 +20,7 @@ VIEW_CHANNELS = 10
 """Red, green, blue, premultiplied; opacity; direction and moment of each pixel's ray."""
 
 
-SCENES, NOVEL = 2**31 - 3, 2**31 - 4  # paths of generators beside the updates'
+SCENES, NOVEL = 2**31 - 3, 2**31 - 4  # paths of generators beside the steps'
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from hyperfields.config import LaunchConfig, SegmentConfig
 from hyperfields.fields.field import Field
-from hyperfields.fields.rendering import over, points_along
+from hyperfields.fields.rendering import composite_over, points_along
 from hyperfields.scenes.variations import PARTS
 from hyperfields.segmentation.network import SegmentationNetwork
 from hyperfields.segmentation.pretrained import HyperSegmentationFields
@@ -23,7 +23,7 @@ from priors_shared.runs import Run
 
 
 def train_segmentation(
-    config: SegmentConfig, where: LaunchConfig, run: Run
+    config: SegmentConfig, launch: LaunchConfig, run: Run
 ) -> HyperSegmentationFields:
     """Train, or go on from the run's last checkpoint; writes OUT/model and returns it."""
     features = replace(config.model.field, features=len(PARTS))
@@ -38,10 +38,10 @@ def train_segmentation(
         net,
         build_optimizer(net, config),
         lambda step: sample_batch(config, scenes, step),
-        where,
+        launch,
         run,
     )
-    trained = {"scenes": config.scenes, "iterations": config.iterations, "seed": config.seed}
+    trained = {"scenes": config.scenes, "steps": config.steps, "seed": config.seed}
     trained["input_views"] = config.input_views
     found = HyperSegmentationFields(net.cpu(), config.image_size, PARTS, trained)
     found.save(run.out / "model")
@@ -71,8 +71,8 @@ def sample_batch(
         targets.append(target)
         backgrounds.append(background)
     stacked = [torch.stack(part) for part in (inputs, points, lengths, targets, backgrounds)]
-    real = torch.ones(count, config.input_views, dtype=torch.bool)
-    return stacked[0], real, stacked[1], stacked[2], stacked[3], stacked[4]
+    mask = torch.ones(count, config.input_views, dtype=torch.bool)
+    return stacked[0], mask, stacked[1], stacked[2], stacked[3], stacked[4]
 
 
 def _rays(
@@ -81,7 +81,7 @@ def _rays(
     """Random rays of a view, what is seen along them (colours, one-hot labels), and what lies behind."""
     labels = scene.labels[view].flatten()
     pixels = torch.randint(len(labels), (config.rays,), generator=generator)
-    aimed = round(config.object_share * config.rays)
+    aimed = round(config.object_fraction * config.rays)
     candidates = (labels >= 0).nonzero().squeeze(-1)
     if aimed and len(candidates):
         pixels[:aimed] = candidates[torch.randint(len(candidates), (aimed,), generator=generator)]
@@ -89,12 +89,12 @@ def _rays(
     background = torch.cat([colour, torch.zeros(config.rays, len(PARTS))], -1)
     seen = scene.images[view].reshape(-1, 4)[pixels]
     one_hot = F.one_hot(labels[pixels] + 1, len(PARTS) + 1)[:, 1:].to(seen)
-    target = torch.cat([over(seen, colour), one_hot], -1)
+    target = torch.cat([composite_over(seen, colour), one_hot], -1)
     return scene.cameras[view].rays()[pixels], target, background
 
 
 def distil_scene(
-    config: SegmentConfig, scene: LabelledViews, given: Sequence[int], iterations: int
+    config: SegmentConfig, scene: LabelledViews, given: Sequence[int], steps: int
 ) -> Field:
     """The baseline: one field of its own, fitted to some views with their labels, from scratch."""
     torch.manual_seed(generator_for(config.seed, INITIAL_WEIGHTS).initial_seed())
@@ -106,13 +106,13 @@ def distil_scene(
     optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99))
     loss_of = Distillation(_OneScene(field))
     empty = torch.zeros(1, 1, 1)
-    for step in range(iterations):
+    for step in range(steps):
         generator = generator_for(config.seed, step)
         view = given[int(torch.randint(len(given), (), generator=generator))]
         rays, target, background = _rays(config, scene, view, generator)
         at, length = points_along(rays, config.samples, generator)
-        real = torch.ones(1, 1, dtype=torch.bool)
-        loss = loss_of(empty, real, at[None], length[None], target[None], background[None])
+        mask = torch.ones(1, 1, dtype=torch.bool)
+        loss = loss_of(empty, mask, at[None], length[None], target[None], background[None])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -126,6 +126,6 @@ class _OneScene(nn.Module):
         super().__init__()
         self.field = field
 
-    def forward(self, tokens: Tensor, real: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, tokens: Tensor, mask: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
         densities, values = self.field(points[0])
         return densities[None], values[None]

@@ -1,6 +1,6 @@
-"""Stage 2: teachers distilled into the hypernetwork (4.3.2, Algorithm 3), resumable at any update.
+"""Stage 2: teachers distilled into the hypernetwork (4.3.2, Algorithm 3), resumable at any step.
 
-Every random draw depends only on (seed, update), so that a resumed run needs no sampler state.
+Every random draw depends only on (seed, step), so that a resumed run needs no sampler state.
 """
 
 from __future__ import annotations
@@ -17,16 +17,21 @@ from hyperfields.conditioning.text import TextEncoder, normalise
 from hyperfields.config import DistillConfig, FitConfig, LaunchConfig
 from hyperfields.data.views import PosedViews
 from hyperfields.fields.cameras import Camera, sample_orbit
-from hyperfields.fields.rendering import composite, over, points_along, render_weights_from_density
+from hyperfields.fields.rendering import (
+    composite,
+    composite_over,
+    points_along,
+    render_weights_from_density,
+)
 from hyperfields.hypernetwork.network import HyperNetwork
 from hyperfields.pretrained import HyperFields, save_model
-from priors_shared.checkpoints import resume_training, save_training_state
-from priors_shared.devices import end_followers, launch, set_threads
+from hyperfields.training.loop import TrainingLoop
+from priors_shared import devices
 from priors_shared.episodes import generator_for
 from priors_shared.errors import UserError
 from priors_shared.runs import Run
 
-INITIAL_WEIGHTS, CAMERAS = 2**31 - 1, 2**31 - 2  # paths of generators beside the updates'
+INITIAL_WEIGHTS, CAMERAS = 2**31 - 1, 2**31 - 2  # paths of generators beside the steps'
 
 
 class Distillation(nn.Module):
@@ -43,7 +48,7 @@ class Distillation(nn.Module):
     def forward(
         self,
         tokens: Float[Tensor, " prompts *conditioning"],
-        real: Bool[Tensor, "prompts _"],
+        mask: Bool[Tensor, "prompts _"],
         points: Float[Tensor, "prompts rays samples 3"],
         lengths: Float[Tensor, "prompts rays samples"],
         target: Float[Tensor, "prompts rays channels"],
@@ -55,7 +60,7 @@ class Distillation(nn.Module):
         of their own, added to the colours': however many they are, colours count as much.
         """
         prompts, rays, samples, _ = points.shape
-        densities, values = self.net(tokens, real, points.flatten(1, 2))
+        densities, values = self.net(tokens, mask, points.flatten(1, 2))
         weights = render_weights_from_density(
             densities.view(prompts * rays, samples), lengths.flatten(0, 1)
         )
@@ -70,14 +75,14 @@ class Distillation(nn.Module):
 
 
 def distill(
-    config: DistillConfig, teachers: Mapping[str, PosedViews], where: LaunchConfig, run: Run
+    config: DistillConfig, teachers: Mapping[str, PosedViews], launch: LaunchConfig, run: Run
 ) -> HyperFields:
     """Train, or go on from the run's last checkpoint; returns the model and writes it to OUT/model.
 
     Args:
         config: the training.
         teachers: by prompt; the loop looks them up by prompt, never by index.
-        where: accelerator, precision, threads.
+        launch: device, precision, threads.
         run: its folder.
 
     Raises:
@@ -100,11 +105,11 @@ def distill(
         net,
         build_optimizer(net, config),
         lambda step: sample_batch(config, prompts, teachers, text, step),
-        where,
+        launch,
         run,
     )
     trained = {"prompts": prompts, "held_out": sorted(held_out), "seed": config.seed}
-    trained["iterations"] = config.iterations
+    trained["steps"] = config.steps
     save_model(run.out / "model", net, text.dim, trained)
     return HyperFields(net, text, trained=trained)
 
@@ -114,7 +119,7 @@ def fit(
     net: nn.Module,
     optimizer: torch.optim.Optimizer,
     batch_of: Callable[[int], tuple[Tensor, ...]],
-    where: LaunchConfig,
+    launch: LaunchConfig,
     run: Run,
 ) -> None:
     """Train a hypernetwork, or go on from the run's last checkpoint.
@@ -123,55 +128,54 @@ def fit(
         config: the training.
         net: called as a `HyperNetwork`.
         optimizer: of `build_optimizer`.
-        batch_of: the arguments of `Distillation` for an update.
-        where: accelerator, precision, threads.
+        batch_of: the arguments of `Distillation` for a step.
+        launch: device, precision, threads.
         run: its folder.
 
     Raises:
-        UserError: a device that is not to be had; more devices than prompts in an update.
+        UserError: a device that is not to be had; more devices than prompts in a step.
     """
-    set_threads(where.threads)
-    fabric = launch(where.accelerator, where.devices, where.precision, compile=where.compile)
+    devices.set_threads(launch.threads)
+    fabric = devices.launch(
+        launch.accelerator, launch.devices, launch.precision, compile=launch.compile
+    )
     net.to(fabric.device)
-    state = resume_training(run, net, optimizer)
-    begun = state.step if state is not None else 0
+    loop = TrainingLoop(
+        run,
+        model=net,
+        optimizer=optimizer,
+        steps=config.steps,
+        log_every=config.log_every,
+        checkpoint_every=config.checkpoint_every,
+        name="distill",
+    )
     loss_of, prepared = fabric.setup(Distillation(net), optimizer)
-    losses: list[Tensor] = [] if state is None else list(state.extra["losses"])
-    with run.progress(config.iterations, "distill", start=begun) as progress:
-        for step in range(begun, config.iterations):
-            share = learning_rate_share(config, step)
-            for group in prepared.param_groups:
-                group["lr"] = share * group["initial_lr"]
-            batch = batch_of(step)
-            if len(batch[0]) < fabric.world_size:
-                raise UserError(
-                    f"--devices {fabric.world_size}: an update has {len(batch[0])} scenes to share out: use "
-                    "fewer devices, or more --prompts-per-step"
-                )
-            # Each process has some of the prompts. Gradients are averaged over processes, the loss is a sum.
-            mine = [part[fabric.global_rank :: fabric.world_size] for part in batch]
-            loss = loss_of(*(part.to(fabric.device) for part in mine)) * fabric.world_size
-            prepared.zero_grad()
-            fabric.backward(loss)
-            prepared.step()
-            mean: Any = fabric.all_reduce(loss.detach(), reduce_op="mean")
-            losses.append(mean.cpu() / len(batch[0]))
-            done = step + 1
-            last = done == config.iterations
-            if done % config.log_every == 0 or last:
-                psnr = -10 * math.log10(max(float(torch.stack(losses).mean()), 1e-10))
-                losses.clear()
-                progress.advance(done - progress.done, psnr=psnr)
-                run.log(done, psnr=psnr, learning_rate=share * config.learning_rate)
-            if done % config.checkpoint_every == 0 or last:
-                save_training_state(
-                    run.checkpoints,
-                    model=net,
-                    optimizer=optimizer,
-                    step=done,
-                    extra={"losses": losses},
-                )
-    end_followers(fabric)
+    for step in loop:
+        factor = learning_rate_factor(config, step)
+        for group in prepared.param_groups:
+            group["lr"] = factor * group["initial_lr"]
+        batch = batch_of(step)
+        if len(batch[0]) < fabric.world_size:
+            raise UserError(
+                f"devices {fabric.world_size}: a step has {len(batch[0])} scenes to divide: use fewer devices, or "
+                "more prompts_per_step"
+            )
+        # Each process has some of the prompts. Gradients are averaged over processes, the loss is a sum.
+        mine = [part[fabric.global_rank :: fabric.world_size] for part in batch]
+        loss = loss_of(*(part.to(fabric.device) for part in mine)) * fabric.world_size
+        prepared.zero_grad()
+        fabric.backward(loss)
+        prepared.step()
+        mean: Any = fabric.all_reduce(loss.detach(), reduce_op="mean")
+        learning_rate = factor * config.learning_rate
+        loop.step(
+            mean / len(batch[0]),
+            lambda error, learning_rate=learning_rate: {
+                "psnr": -10 * math.log10(max(error, 1e-10)),
+                "learning_rate": learning_rate,
+            },
+        )
+    devices.end_followers(fabric)
 
 
 def training_cameras(config: DistillConfig) -> list[Camera]:
@@ -195,20 +199,20 @@ def sample_batch(
     generator = generator_for(config.seed, step)
     count = min(config.prompts_per_step, len(prompts))
     chosen = [prompts[i] for i in torch.randperm(len(prompts), generator=generator)[:count]]
-    tokens, real = text.encode(chosen)
+    tokens, mask = text.encode(chosen)
     points, lengths, targets, backgrounds = [], [], [], []
     for prompt in chosen:
         teacher = teachers[prompt]
-        rays, seen = teacher.sample(config.rays, generator, object_share=config.object_share)
+        rays, seen = teacher.sample(config.rays, generator, object_fraction=config.object_fraction)
         at, length = points_along(rays, config.samples, generator)
         drawn = torch.rand(config.rays, 3, generator=generator)
         background = drawn if teacher.transparent else torch.ones_like(drawn)
         points.append(at)
         lengths.append(length)
-        targets.append(over(seen, background))
+        targets.append(composite_over(seen, background))
         backgrounds.append(background)
     stacked = [torch.stack(part) for part in (points, lengths, targets, backgrounds)]
-    return tokens, real, stacked[0], stacked[1], stacked[2], stacked[3]
+    return tokens, mask, stacked[0], stacked[1], stacked[2], stacked[3]
 
 
 def build_optimizer(net: Any, config: FitConfig) -> torch.optim.Adam:
@@ -237,10 +241,10 @@ def parameter_groups(
     ]
 
 
-def learning_rate_share(config: FitConfig, step: int) -> float:
-    """Share of the learning rate at an update: up to 1 over the warm-up, down a cosine to `final_rate`."""
-    # Adam's first updates are as long as the rate, whatever the gradient: at the full rate they empty the scene.
-    rise = min(1.0, (step + 1) / max(1, min(config.warm_up, config.iterations // 4)))
-    progress = step / max(1, config.iterations - 1)
-    fall = config.final_rate + (1 - config.final_rate) * (1 + math.cos(math.pi * progress)) / 2
+def learning_rate_factor(config: FitConfig, step: int) -> float:
+    """Factor of the learning rate at a step: up to 1 over the warm-up, down a cosine to `min_lr_ratio`."""
+    # Adam's first steps are as long as the rate, whatever the gradient: at the full rate they empty the scene.
+    rise = min(1.0, (step + 1) / max(1, min(config.warmup_steps, config.steps // 4)))
+    progress = step / max(1, config.steps - 1)
+    fall = config.min_lr_ratio + (1 - config.min_lr_ratio) * (1 + math.cos(math.pi * progress)) / 2
     return rise * fall

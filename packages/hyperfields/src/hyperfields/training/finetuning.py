@@ -19,7 +19,7 @@ from priors_shared.runs import Run
 def finetune(
     config: FinetuneConfig,
     model: HyperFields,
-    where: LaunchConfig,
+    launch: LaunchConfig,
     run: Run,
     *,
     guidance: Guidance | None = None,
@@ -32,7 +32,7 @@ def finetune(
     Args:
         config: the training.
         model: what to begin with; it stays as it is.
-        where: accelerator, precision, threads.
+        launch: device, precision, threads.
         run: its folder.
         guidance: a denoiser in place of the one that `config` names.
         observe: is handed the model as it is, and gives more metrics to log.
@@ -42,13 +42,13 @@ def finetune(
     """
     prompt = normalise(config.prompt)
     net = deepcopy(model.net)
-    tokens, real = model.text.encode([prompt])
+    tokens, mask = model.text.encode([prompt])
     prompts = list(dict.fromkeys([*model.prompts, prompt]))
     tuned = HyperFields(net, model.text, trained={**model.trained, "prompts": prompts})
     groups = parameter_groups(net, config.learning_rate, config.grid_learning_rate)
-    scenes = {prompt: PromptField(net, tokens, real)}
+    scenes = {prompt: PromptField(net, tokens, mask)}
     watch = partial(observe, tuned) if observe is not None else None
-    distil_scores(config, scenes, net, groups, where, run, guidance=guidance, observe=watch)
+    distil_scores(config, scenes, net, groups, launch, run, guidance=guidance, observe=watch)
     tuned.trained["finetuned"] = [*model.trained.get("finetuned", ()), prompt]
     tuned.save(run.out / "model")
     return tuned

@@ -14,88 +14,69 @@ from hyperfields.conditioning.text import TextEncoder
 from hyperfields.config import GuidanceConfig, LaunchConfig
 from hyperfields.data.views import procedural_views
 from hyperfields.fields.cameras import sample_orbit, with_view
-from hyperfields.fields.rendering import over
+from hyperfields.fields.rendering import composite_over
 from hyperfields.guidance.procedural import KIND, blocks, build_scheduler, build_unet, embed
 from hyperfields.guidance.score import add_noise
-from priors_shared.checkpoints import (
-    resume_training,
-    save_training_state,
-    save_weights,
-)
-from priors_shared.devices import launch, require_one_device, set_threads
+from hyperfields.training.distillation import CAMERAS, INITIAL_WEIGHTS
+from hyperfields.training.loop import TrainingLoop, launch_one
+from priors_shared.checkpoints import save_weights
 from priors_shared.episodes import generator_for
 from priors_shared.runs import Run
 
-INITIAL_WEIGHTS, CAMERAS = 2**31 - 1, 2**31 - 2  # paths of generators beside the updates'
 
-
-def train_guidance(config: GuidanceConfig, where: LaunchConfig, run: Run) -> nn.Module:
+def train_guidance(config: GuidanceConfig, launch: LaunchConfig, run: Run) -> nn.Module:
     """Train the UNet, or go on from the run's last checkpoint; writes OUT/model and returns the average.
 
-    Every random draw depends only on (seed, update), so that a resumed run needs no sampler state.
+    Every random draw depends only on (seed, step), so that a resumed run needs no sampler state.
 
     Raises:
         UserError: diffusers is missing; a prompt that is no procedural scene.
     """
-    set_threads(where.threads)
-    require_one_device(where.devices, "the training of the guidance")
-    fabric = launch(where.accelerator, 1, where.precision, compile=False)
+    fabric = launch_one(launch, "the training of the guidance")
     text = TextEncoder(config.unet.text)
     images, prompts = training_images(config)
     torch.manual_seed(generator_for(config.seed, INITIAL_WEIGHTS).initial_seed())
     unet: Any = build_unet(config.unet, text.dim).to(fabric.device)
     average: Any = AveragedModel(unet, multi_avg_fn=get_ema_multi_avg_fn(config.ema))
     optimizer: Any = torch.optim.AdamW(unet.parameters(), lr=config.learning_rate)
-    state = resume_training(run, unet, optimizer)
-    begun = 0
-    losses: list[float] = []
-    if state is not None:
-        begun, losses = state.step, list(state.extra["losses"])
-        average.load_state_dict(state.extra_tensors)
+    loop = TrainingLoop(
+        run,
+        model=unet,
+        optimizer=optimizer,
+        steps=config.steps,
+        log_every=config.log_every,
+        checkpoint_every=config.checkpoint_every,
+        name="guidance",
+        average=average,
+    )
     alphas_cumprod = build_scheduler().alphas_cumprod.to(fabric.device)
     prepared, optimizer = fabric.setup(unet, optimizer)
-    with run.progress(config.iterations, "guidance", start=begun) as progress:
-        for step in range(begun, config.iterations):
-            generator = generator_for(config.seed, step)
-            rows = torch.randint(len(images), (config.batch,), generator=generator)
-            drawn = torch.rand(config.batch, generator=generator).tolist()
-            asked = [_asked(prompts[int(i)], u) for i, u in zip(rows, drawn, strict=True)]
-            clean = blocks(images[rows]).to(fabric.device)
-            noise = torch.randn(clean.shape, generator=generator).to(clean)
-            t = torch.randint(len(alphas_cumprod), (config.batch,), generator=generator)
-            abar = alphas_cumprod[t.to(fabric.device), None, None, None]
-            for group in optimizer.param_groups:
-                rise = min(1.0, (step + 1) / 100)
-                group["lr"] = config.learning_rate * rise * (1 - step / config.iterations)
-            found = prepared(
-                add_noise(clean, noise, abar),
-                t.to(fabric.device),
-                encoder_hidden_states=embed(text, asked).to(fabric.device),
-            ).sample
-            velocity = abar.sqrt() * noise - (1 - abar).sqrt() * clean
-            loss = (found - velocity).square().mean()
-            optimizer.zero_grad()
-            fabric.backward(loss)
-            optimizer.step()
-            average.update_parameters(unet)
-            losses.append(float(loss.detach()))
-            done = step + 1
-            last = done == config.iterations
-            progress.advance(loss=losses[-1])
-            if done % config.log_every == 0 or last:
-                run.log(done, loss=sum(losses) / len(losses))
-                losses.clear()
-            if done % config.checkpoint_every == 0 or last:
-                save_training_state(
-                    run.checkpoints,
-                    model=unet,
-                    optimizer=optimizer,
-                    step=done,
-                    extra={"losses": losses},
-                    extra_tensors=average.state_dict(),
-                )
+    for step in loop:
+        generator = generator_for(config.seed, step)
+        rows = torch.randint(len(images), (config.batch_size,), generator=generator)
+        uniform = torch.rand(config.batch_size, generator=generator).tolist()
+        asked = [_asked(prompts[int(i)], u) for i, u in zip(rows, uniform, strict=True)]
+        clean = blocks(images[rows]).to(fabric.device)
+        noise = torch.randn(clean.shape, generator=generator).to(clean)
+        t = torch.randint(len(alphas_cumprod), (config.batch_size,), generator=generator)
+        abar = alphas_cumprod[t.to(fabric.device), None, None, None]
+        for group in optimizer.param_groups:
+            rise = min(1.0, (step + 1) / 100)
+            group["lr"] = config.learning_rate * rise * (1 - step / config.steps)
+        predicted = prepared(
+            add_noise(clean, noise, abar),
+            t.to(fabric.device),
+            encoder_hidden_states=embed(text, asked).to(fabric.device),
+        ).sample
+        velocity = abar.sqrt() * noise - (1 - abar).sqrt() * clean
+        loss = (predicted - velocity).square().mean()
+        optimizer.zero_grad()
+        fabric.backward(loss)
+        optimizer.step()
+        average.update_parameters(unet)
+        loop.step(loss, lambda mean: {"loss": mean})
     trained: nn.Module = average.module
-    record = {"prompts": list(config.prompts), "iterations": config.iterations, "seed": config.seed}
+    record = {"prompts": list(config.prompts), "steps": config.steps, "seed": config.seed}
     save_weights(
         run.out / "model",
         trained,
@@ -114,7 +95,7 @@ def training_images(
     generator = generator_for(config.seed, CAMERAS)
     orbits = [sample_orbit(generator, config.unet.image_size) for _ in range(config.views)]
     teachers = procedural_views(config.prompts, [camera for camera, _, _ in orbits])
-    images = [over(views.images).permute(0, 3, 1, 2) for views in teachers.values()]
+    images = [composite_over(views.images).permute(0, 3, 1, 2) for views in teachers.values()]
     prompts = [
         (prompt, with_view(prompt, azimuth, elevation))
         for prompt in teachers

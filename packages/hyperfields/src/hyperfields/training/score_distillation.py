@@ -1,4 +1,4 @@
-"""Stage 1: one prompt, one NeRF, by score distillation (4.2.2, Eq. 4.1), resumable at any update.
+"""Stage 1: one prompt, one NeRF, by score distillation (4.2.2, Eq. 4.1), resumable at any step.
 
 The loop serves fine-tuning of a hypernetwork too.
 """
@@ -26,12 +26,11 @@ from hyperfields.guidance.score import Guidance, View, annealed_step, sds_loss
 from hyperfields.guidance.vsd import Vsd
 from hyperfields.hypernetwork.network import PromptField
 from hyperfields.training.distillation import CAMERAS, INITIAL_WEIGHTS
-from priors_shared.checkpoints import resume_training, save_training_state
-from priors_shared.devices import launch, require_one_device, set_threads
+from hyperfields.training.loop import TrainingLoop, launch_one
 from priors_shared.episodes import generator_for
 from priors_shared.runs import Run
 
-LORA_RATE = 10.0
+LORA_LEARNING_RATE = 10.0
 """Learning rate of the LoRA, in that of the MLP: the estimate of the renders must keep up with them."""
 
 
@@ -41,7 +40,7 @@ Shown = Field | PromptField
 
 def teach(
     config: TeachConfig,
-    where: LaunchConfig,
+    launch: LaunchConfig,
     run: Run,
     *,
     guidance: Guidance | None = None,
@@ -52,7 +51,7 @@ def teach(
 
     Args:
         config: the training.
-        where: accelerator, precision, threads.
+        launch: device, precision, threads.
         run: its folder.
         guidance: a denoiser in place of the one that `config` names.
         start: a NeRF to begin with in place of a fresh one, left as it is; its sizes must be those of `config`.
@@ -71,7 +70,7 @@ def teach(
     ]
     watch = partial(observe, field) if observe is not None else None
     scenes = {field.prompt: field}
-    distil_scores(config, scenes, field, groups, where, run, guidance=guidance, observe=watch)
+    distil_scores(config, scenes, field, groups, launch, run, guidance=guidance, observe=watch)
     field.save(run.out / "model", guidance=config.guidance, method=config.method)
     return field
 
@@ -81,7 +80,7 @@ def distil_scores(
     scenes: Mapping[str, Shown],
     trained: nn.Module,
     groups: list[dict[str, Any]],
-    where: LaunchConfig,
+    launch: LaunchConfig,
     run: Run,
     *,
     guidance: Guidance | None = None,
@@ -91,10 +90,10 @@ def distil_scores(
 
     Args:
         config: the optimisation.
-        scenes: by prompt the field, as the renderer calls it; of several, each update draws one.
+        scenes: by prompt the field, as the renderer calls it; of several, each step draws one.
         trained: what learns and is kept in checkpoints: the field, or what generates them.
         groups: its parameters, with learning rates, for Adam.
-        where: accelerator, precision, threads.
+        launch: device, precision, threads.
         run: its folder.
         guidance: a denoiser in place of the one that `config` names.
         observe: more metrics, each time that some are logged.
@@ -102,53 +101,51 @@ def distil_scores(
     Raises:
         UserError: a guidance that is not to be had, or a prompt that it does not know.
     """
-    set_threads(where.threads)
-    require_one_device(where.devices, "score distillation of a scene")
-    fabric = launch(where.accelerator, 1, where.precision, compile=False)
+    fabric = launch_one(launch, "score distillation of a scene")
     prompts = list(scenes)
     if guidance is None:
         guidance = build_guidance(config, prompts, fabric.device)
     vsd = Vsd(guidance) if config.method == "vsd" else None  # type: ignore[arg-type]
     # Under the same names for all callers, so that a checkpoint says what it holds.
-    held = nn.ModuleDict({"field": trained})
-    for shown in scenes.values():
-        shown.to(fabric.device)
+    kept = nn.ModuleDict({"field": trained})
+    for scene in scenes.values():
+        scene.to(fabric.device)
     if vsd is not None:
-        held["lora"] = vsd.lora
-        lora = {"params": list(vsd.lora), "lr": LORA_RATE * config.learning_rate}
+        kept["lora"] = vsd.lora
+        lora = {"params": list(vsd.lora), "lr": LORA_LEARNING_RATE * config.learning_rate}
         groups = [*groups, lora]
     optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-15)
-    state = resume_training(run, held, optimizer)
-    begun = state.step if state is not None else 0
-    with run.progress(config.iterations, config.prompt, start=begun) as progress:
-        if begun == 0 and observe is not None:
-            run.log(0, **observe())
-        for step in range(begun, config.iterations):
-            generator = generator_for(config.seed, step)
-            t = annealed_step(step / config.iterations, len(guidance.alphas_cumprod), generator)
-            prompt = prompts[0]
-            if len(prompts) > 1:
-                prompt = prompts[int(torch.randint(len(prompts), (), generator=generator))]
-            views = sample_views(config, prompt, generator)
-            with fabric.autocast():
-                images, opacity = render_batch(
-                    scenes[prompt], [view.camera for view in views], config.samples, generator
-                )
-                if vsd is None:
-                    loss = sds_loss(guidance, images, views, t, generator)
-                else:
-                    loss = sum(vsd.losses(images, views, t, generator), torch.zeros(()))
-            optimizer.zero_grad()
-            fabric.backward(loss)
-            optimizer.step()
-            done = step + 1
-            last = done == config.iterations
-            progress.advance()
-            if done % config.log_every == 0 or last:
-                more = observe() if observe is not None else {}
-                run.log(done, opacity=float(opacity.detach()), timestep=t, **more)
-            if done % config.checkpoint_every == 0 or last:
-                save_training_state(run.checkpoints, model=held, optimizer=optimizer, step=done)
+    loop = TrainingLoop(
+        run,
+        model=kept,
+        optimizer=optimizer,
+        steps=config.steps,
+        log_every=config.log_every,
+        checkpoint_every=config.checkpoint_every,
+        name=config.prompt,
+    )
+    if loop.start == 0 and observe is not None:
+        run.log(0, **observe())
+    for step in loop:
+        generator = generator_for(config.seed, step)
+        t = annealed_step(step / config.steps, len(guidance.alphas_cumprod), generator)
+        prompt = prompts[0]
+        if len(prompts) > 1:
+            prompt = prompts[int(torch.randint(len(prompts), (), generator=generator))]
+        views = sample_views(config, prompt, generator)
+        with fabric.autocast():
+            images, opacity = render_batch(
+                scenes[prompt], [view.camera for view in views], config.samples, generator
+            )
+            if vsd is None:
+                loss = sds_loss(guidance, images, views, t, generator)
+            else:
+                loss = sum(vsd.losses(images, views, t, generator), torch.zeros(()))
+        optimizer.zero_grad()
+        fabric.backward(loss)
+        optimizer.step()
+        now = {"opacity": opacity.detach(), "timestep": t}
+        loop.step(loss, lambda _, now=now: now | dict(observe() if observe else {}))
 
 
 def build_guidance(config: ScoreConfig, prompts: Sequence[str], device: torch.device) -> Guidance:
@@ -159,7 +156,9 @@ def build_guidance(config: ScoreConfig, prompts: Sequence[str], device: torch.de
     """
     if config.guidance != "empirical":
         if is_procedural(config.guidance):
-            return load_procedural(config.guidance, scale=config.scale, device=device)
+            return load_procedural(
+                config.guidance, scale=config.scale, device=device, text=config.guidance_text
+            )
         return load_guidance(config.guidance, scale=config.scale, device=device)
     generator = generator_for(config.seed, CAMERAS)
     cameras = [sample_orbit(generator, config.image_size)[0] for _ in range(config.views)]
@@ -169,7 +168,7 @@ def build_guidance(config: ScoreConfig, prompts: Sequence[str], device: torch.de
 def sample_views(config: ScoreConfig, prompt: str, generator: torch.Generator) -> list[View]:
     """Random cameras, with the prompt for each."""
     views = []
-    for _ in range(config.batch):
+    for _ in range(config.batch_size):
         camera, azimuth, elevation = sample_orbit(generator, config.image_size)
         views.append(
             View(with_view(prompt, azimuth, elevation) if config.view_words else prompt, camera)

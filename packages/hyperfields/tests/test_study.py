@@ -46,7 +46,7 @@ def answers(key: Path, path: Path, ranks: dict[str, tuple[int, int]], rater: str
     return path
 
 
-def test_the_page_holds_all_pictures_and_no_method(folders: list[Path], tmp_path: Path) -> None:
+def test_the_page_holds_all_images_and_no_method(folders: list[Path], tmp_path: Path) -> None:
     key = write_study(folders, tmp_path / "page.html", seed=3)
     page = (tmp_path / "page.html").read_text()
     for word in ("ours", "baseline"):
@@ -140,3 +140,42 @@ def test_the_commands(
             main(arguments)
         assert stop.value.code == 2
         assert said in capsys.readouterr().err
+
+
+def test_keys_and_answers_that_were_edited_are_one_line(
+    folders: list[Path], tmp_path: Path
+) -> None:
+    key = write_study(folders, tmp_path / "page.html")
+    ranks = {"a red chair": (1, 2), "a blue mug": (1, 2)}
+    file = answers(key, tmp_path / "answers.csv", ranks)
+    study = json.loads(key.read_text())
+    some = next(iter(study["codes"]))
+    for change in (
+        {"methods": "ours"},
+        {"methods": ["ours", "ours"]},
+        {"methods": [1, 2]},
+        {"prompts": {"a": 1}},
+        {"codes": []},
+        {"codes": {**study["codes"], some: 3}},
+        {"codes": {**study["codes"], some: {"method": "ours"}}},
+        {"codes": {**study["codes"], some: {"method": "theirs", "prompt": "a red chair"}}},
+        {"study": 3},
+    ):
+        key.write_text(json.dumps(study | change))
+        with pytest.raises(UserError, match="no key of a study"):
+            average_ranks(key, [file])
+    key.write_text("[" * 100_000)
+    with pytest.raises(UserError, match="no key of a study"):
+        average_ranks(key, [file])
+    key.write_text(json.dumps(study))
+    text = file.read_text()
+    for wrong in ("9" * 5000, "\u0663", "-1", "1.0", "nan", ""):
+        file.write_text(
+            text.replace(",1,1\n", f",{wrong},1\n").replace(",1,1\r\n", f",{wrong},1\r\n")
+        )
+        with pytest.raises(UserError) as error:
+            average_ranks(key, [file])
+        assert "\n" not in str(error.value)
+    file.write_bytes(b"\x00" * 100)
+    with pytest.raises(UserError):
+        average_ranks(key, [file])

@@ -7,6 +7,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -175,3 +176,73 @@ def test_transparent_pixels_stay_transparent(tmp_path: Path) -> None:
     camera = Camera(look_at(torch.tensor([0.0, -3, 0])), (2.0, 2.0), (1.0, 1.0), 2, 2)
     PosedViews("x", [camera], image).write(tmp_path / "x")
     torch.testing.assert_close(read_views(tmp_path / "x").images, image, atol=2 / 255, rtol=0)
+
+
+def one_frame(folder: Path, image: Path | None = None, **record: object) -> Path:
+    folder.mkdir(exist_ok=True)
+    if image is None:
+        image = folder / "image.png"
+        Image.new("RGB", (4, 4)).save(image)
+    pose = look_at(torch.tensor([0.0, -3, 0])).tolist()
+    frame = {"file_path": image.name, "transform_matrix": pose}
+    text = json.dumps({"camera_angle_x": 0.8, "frames": [frame]} | record)
+    (folder / "transforms.json").write_text(text)
+    return folder
+
+
+def test_grey_of_16_bits_and_of_floats_is_read_right(tmp_path: Path) -> None:
+    values = np.linspace(0, 1, 16, dtype=np.float32).reshape(4, 4)
+    sixteen, floats = tmp_path / "grey.png", tmp_path / "grey.tiff"
+    Image.fromarray((values * 65535).round().astype(np.uint16)).save(sixteen)
+    Image.fromarray(values).save(floats)
+    for image in (sixteen, floats):
+        views = read_views(one_frame(tmp_path, image))
+        for channel in range(3):
+            torch.testing.assert_close(
+                views.images[0, ..., channel], torch.from_numpy(values), atol=1e-4, rtol=0
+            )
+    Image.fromarray(values * 3).save(floats)
+    with pytest.raises(UserError, match=r"grey.tiff cannot be read .*outside of \[0, 1\]"):
+        read_views(one_frame(tmp_path, floats))
+
+
+def test_images_that_unpack_to_gigabytes_or_stop_short_are_one_line(tmp_path: Path) -> None:
+    bomb = tmp_path / "bomb.png"
+    Image.new("1", (20000, 20000)).save(bomb)
+    assert bomb.stat().st_size < 1e6
+    with pytest.raises(UserError, match=r"bomb"):
+        read_views(one_frame(tmp_path, bomb))
+    whole = tmp_path / "whole.png"
+    Image.effect_noise((16, 16), 20).save(whole)
+    content = whole.read_bytes()
+    for length in (0, 7, 12, 20, 30, len(content) // 2):
+        whole.write_bytes(content[:length])
+        with pytest.raises(UserError, match=r"whole\.png cannot be read as an image"):
+            read_views(one_frame(tmp_path, whole))
+
+
+def test_json_that_is_deep_or_has_huge_numbers_is_one_line(tmp_path: Path) -> None:
+    folder = one_frame(tmp_path)
+    (folder / "transforms.json").write_text("[" * 100_000)
+    with pytest.raises(UserError, match="cannot be read as JSON"):
+        read_views(folder)
+    deep: list = []
+    for _ in range(500):
+        deep = [deep]
+    huge = 10**400
+    for wrong in (
+        {"camera_angle_x": huge},
+        {"camera_angle_x": 0},
+        {"fl_x": huge},
+        {"fl_x": "NaN"},
+        {"fl_x": -50},
+        {"fl_x": 5, "w": 0},
+        {"fl_x": 5, "h": [3]},
+        {"frames": [3]},
+        {"frames": [{"file_path": "image.png", "transform_matrix": deep}]},
+        {"frames": [{"file_path": "image.png", "transform_matrix": [[huge] * 4] * 4}]},
+        {"frames": [{"file_path": 3, "transform_matrix": torch.eye(4).tolist()}]},
+    ):
+        with pytest.raises(UserError) as error:
+            read_views(one_frame(tmp_path, **wrong))
+        assert "\n" not in str(error.value), wrong

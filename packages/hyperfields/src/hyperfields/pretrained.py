@@ -15,9 +15,9 @@ from hyperfields.conditioning.text import TextEncoder, named_encoder, normalise
 from hyperfields.config import FIELD_KIND, MODEL_KIND, SHIPPED, ModelConfig
 from hyperfields.fields.field import Field
 from hyperfields.hypernetwork.network import HyperNetwork
-from hyperfields.loading import checkpoint_kind, load_module
+from hyperfields.loading import load_module
 from hyperfields.records import config_from, with_present_names
-from priors_shared.checkpoints import find_weights, load_weights, save_weights
+from priors_shared.checkpoints import checkpoint_kind, find_weights, load_weights, save_weights
 from priors_shared.errors import UserError
 
 TRAIN_COMMAND = "hyperfields distill"
@@ -141,7 +141,7 @@ def load_field(name: str | Path, prompt: str | None = None, *, text: str | None 
         UserError: as `HyperFields.from_pretrained`; a model without a prompt, a NeRF with one.
     """
     source = find_weights(name, shipped=SHIPPED, command=TRAIN_COMMAND)
-    if checkpoint_kind(source) == FIELD_KIND:
+    if checkpoint_kind(Path(source)) == FIELD_KIND:
         field = Field.load(source)
         if prompt is not None:
             raise UserError(f"{name} is one scene, {field.prompt!r}: leave out the prompt")

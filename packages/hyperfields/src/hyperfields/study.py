@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from priors_shared.errors import UserError
+from priors_shared.files import write_atomically
 from priors_shared.reports import Measured
-from priors_shared.runs import write_atomically
 from priors_shared.statistics import mean_confidence_interval
 
 MEDIA: Mapping[str, str] = {

@@ -74,13 +74,16 @@ def load_weights(
     return record, tensors
 
 
-def load_state(module: nn.Module, tensors: Mapping[str, Tensor], path: str | Path) -> None:
+def load_state(
+    module: nn.Module, tensors: Mapping[str, Tensor], path: str | Path, *, assign: bool = False
+) -> None:
     """Put weights into the module that they were saved from.
 
     Args:
         module: built from the checkpoint's config.
         tensors: of `load_weights` or a `TrainingState`.
         path: where they come from, for the message.
+        assign: take the tensors themselves, as a module on the device `meta` needs.
 
     Raises:
         UserError: they do not fit; names the first that does not.
@@ -102,4 +105,4 @@ def load_state(module: nn.Module, tensors: Mapping[str, Tensor], path: str | Pat
             f"{path}: the weights do not fit the model of its {CONFIG} ({detail}); was it written by another "
             "version?"
         )
-    module.load_state_dict(dict(tensors))
+    module.load_state_dict(dict(tensors), assign=assign)

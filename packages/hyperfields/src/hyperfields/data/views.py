@@ -20,7 +20,7 @@ from hyperfields.conditioning.text import normalise
 from hyperfields.fields.cameras import Camera, Rays
 from hyperfields.fields.rendering import as_bytes
 from hyperfields.scenes import render_scenes, scene_of
-from priors_shared.runs import write_atomically
+from priors_shared.files import write_atomically
 
 TRANSFORMS = "transforms.json"
 

@@ -21,9 +21,9 @@ from hyperfields.config import SHIPPED, SHIPPED_GUIDANCE, UNetConfig
 from hyperfields.fields.cameras import orbit
 from hyperfields.guidance.diffusion import DiffusionGuidance
 from hyperfields.guidance.score import View, add_noise, noise_of
-from hyperfields.loading import checkpoint_kind, load_module
+from hyperfields.loading import load_module
 from hyperfields.records import config_from, with_present_names
-from priors_shared.checkpoints import find_weights, load_weights
+from priors_shared.checkpoints import checkpoint_kind, find_weights, load_weights
 from priors_shared.errors import UserError
 
 KIND = "hyperfields guidance"
@@ -100,7 +100,7 @@ def draw(
 
 def is_procedural(name: str) -> bool:
     """Whether it names such a model: the shipped one, a run folder or a checkpoint folder."""
-    return name == SHIPPED_GUIDANCE or KIND in map(checkpoint_kind, (name, Path(name, "model")))
+    return name == SHIPPED_GUIDANCE or checkpoint_kind(Path(name)) == KIND
 
 
 def load_procedural(

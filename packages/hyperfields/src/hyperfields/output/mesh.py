@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from priors_shared.errors import UserError
-from priors_shared.runs import write_atomically
+from priors_shared.files import write_atomically
 
 if TYPE_CHECKING:
     import trimesh

@@ -12,7 +12,7 @@ from torch import Tensor
 from hyperfields.fields.cameras import orbit
 from hyperfields.fields.field import Field
 from hyperfields.fields.rendering import as_bytes, composite_over, require_memory
-from priors_shared.runs import write_atomically
+from priors_shared.files import write_atomically
 
 
 def contact_sheet(

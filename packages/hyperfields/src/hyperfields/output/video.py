@@ -17,7 +17,7 @@ from hyperfields.fields.rendering import (
     require_memory,
 )
 from priors_shared.errors import UserError
-from priors_shared.runs import write_atomically
+from priors_shared.files import write_atomically
 
 VIDEOS = (".mp4", ".gif")
 FRAMES_PER_SECOND = 20

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from hyperfields.cli.generate import TextOption
+from hyperfields.cli.options import Device, ImageSize, Model, PoseScale, Result, Samples, Text
 from hyperfields.cli.scenes import load_model, require
 from priors_shared.options import described, say
 
@@ -21,26 +21,19 @@ class Eval:
     For procedural scenes held-out combinations are scored apart; with --clip also how often CLIP finds the prompt.
     """
 
-    model: Annotated[Positional[str], arg(metavar="MODEL")]
-    """run folder, checkpoint folder or Hugging Face Hub id"""
+    model: Model
     teachers: Annotated[Positional[Path | None], arg(metavar="[TEACHERS]")] = None
     """folder of teachers to compare with; where none is given, exact renders of the procedural scenes"""
     views: int = 6
     """cameras around each scene"""
-    size: int = 32
-    """pixels along each side"""
-    samples: int = 64
-    """points along a ray"""
-    pose_scale: float = 1.0
-    """what camera positions of posed renders are multiplied by, to bring the object into [-1, 1]^3"""
-    text: TextOption = None
-    """text encoder, where MODEL was trained with one of your own: a Hugging Face id or a folder"""
+    size: ImageSize = 32
+    samples: Samples = 64
+    pose_scale: PoseScale = 1.0
+    text: Text = None
     clip: Annotated[str | None, described("NAME", "(default: CLIP is not asked)")] = None
     """also look each render's prompt up by CLIP, as Table 4.1: clip, a Hugging Face id or a folder"""
-    out: Annotated[Path | None, described("FILE.json", "(default: not written)")] = None
-    """file of the result, scene by scene"""
-    device: str = "cpu"
-    """where to run: auto, cpu, cuda, cuda:N, mps"""
+    out: Result = None
+    device: Device = "cpu"
 
     def __post_init__(self) -> None:
         require("from 1 to 4096", 1, 4096, views=self.views, size=self.size, samples=self.samples)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
+from hyperfields.cli.options import Device, Model, Prompts, Text
 from hyperfields.cli.scenes import IMAGES, SUFFIXES, VIDEOS, Sizes, load_model, read_prompts
 from hyperfields.conditioning.vocabulary import file_name_of
 from hyperfields.config import SHIPPED_MODEL
@@ -17,8 +18,6 @@ from priors_shared.options import described, note, say
 if TYPE_CHECKING:
     from hyperfields.fields.field import Field
 
-TextOption = Annotated[str | None, described("NAME", "(default: the one that MODEL names)")]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Generate(Sizes):
@@ -26,12 +25,10 @@ class Generate(Sizes):
 
     prompt: Annotated[Positional[str | None], arg(metavar="[PROMPT]")] = None
     """what to generate, such as 'a red chair'"""
-    prompts: Annotated[Path | None, described("FILE", "(default: PROMPT alone)")] = None
-    """text file in UTF-8, one prompt a line"""
+    prompts: Prompts = None
     model: Annotated[str, arg(metavar="MODEL")] = SHIPPED_MODEL
     """shipped weights, run folder, checkpoint folder or Hugging Face Hub id"""
-    text: TextOption = None
-    """text encoder, where MODEL was trained with one of your own: a Hugging Face id or a folder"""
+    text: Text = None
     out: Annotated[Path, arg(metavar="PATH", aliases=["-o"])] = Path("generated")
     """a mesh (.glb, .ply, .obj), image (.png) or video (.mp4, .gif); or a folder, for one file per prompt and a
     contact sheet"""
@@ -39,8 +36,7 @@ class Generate(Sizes):
     """kind of the files in a folder: meshes, videos or images"""
     turntable: Annotated[Path | None, described("FILE", "(default: none)")] = None
     """video of the first scene, too: .mp4 or .gif"""
-    device: str = "cpu"
-    """where to run: auto, cpu, cuda, cuda:N, mps"""
+    device: Device = "cpu"
 
     def run(self) -> None:
         """Write the scenes."""
@@ -89,12 +85,10 @@ class Generate(Sizes):
 class Export(Sizes):
     """Write one scene: a NeRF that needs no hypernetwork any more, a mesh, an image or a video."""
 
-    model: Annotated[Positional[str], arg(metavar="MODEL")]
-    """a model, or a trained NeRF: run folder, checkpoint folder or Hugging Face Hub id"""
+    model: Model
     prompt: Annotated[Positional[str | None], arg(metavar="[PROMPT]")] = None
     """which scene of a model"""
-    text: TextOption = None
-    """text encoder, where MODEL was trained with one of your own: a Hugging Face id or a folder"""
+    text: Text = None
     out: Annotated[Path, arg(metavar="PATH", aliases=["-o"])] = Path("field")
     """folder for a NeRF with weights of its own; or a mesh (.glb, .ply, .obj), image (.png) or video (.mp4, .gif)"""
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hyperfields.cli.options import ImageSize, Resolution, Samples
 from priors_shared.errors import UserError
 from priors_shared.options import note, say
 
@@ -22,12 +23,9 @@ SUFFIXES = (*MESHES, *VIDEOS, *IMAGES)
 class Sizes:
     """How finely scenes are written."""
 
-    resolution: int = 128
-    """points along an edge of the grid that meshes are made on"""
-    size: int = 192
-    """pixels along each side of images and videos"""
-    samples: int = 96
-    """points along a ray"""
+    resolution: Resolution = 128
+    size: ImageSize = 192
+    samples: Samples = 96
 
     def __post_init__(self) -> None:
         require("from 2 to 4096", 2, 4096, resolution=self.resolution, size=self.size)

@@ -9,6 +9,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
+from hyperfields.cli.options import ImageSize, Model, PoseScale, Resolution
 from hyperfields.cli.scenes import MESHES, require
 from priors_shared.errors import UserError
 from priors_shared.options import note, say
@@ -18,18 +19,14 @@ from priors_shared.options import note, say
 class Segment:
     """Segment an object into parts, in 3D, from a few posed views, in one forward pass."""
 
-    model: Annotated[Positional[str], arg(metavar="MODEL")]
-    """shipped weights (segmentation-cpu), run folder, checkpoint folder or Hugging Face Hub id"""
+    model: Model
     views: Annotated[Positional[Path], arg(metavar="VIEWS")]
     """folder with posed renders of one object and transforms.json; four views are best"""
     out: Annotated[Path, arg(metavar="PATH", aliases=["-o"])] = Path("labels.ply")
     """mesh in the colours of its parts (.ply, .glb, .obj); a .ply holds the labels as numbers too"""
-    pose_scale: float = 1.0
-    """what camera positions are multiplied by, to bring the object into [-1, 1]^3"""
-    resolution: int = 128
-    """points along an edge of the grid that the mesh is made on"""
-    size: int = 128
-    """pixels along each side of the image"""
+    pose_scale: PoseScale = 1.0
+    resolution: Resolution = 128
+    size: ImageSize = 128
 
     def __post_init__(self) -> None:
         require("from 2 to 4096", 2, 4096, resolution=self.resolution, size=self.size)

@@ -8,8 +8,9 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
+from hyperfields.cli.options import Result
 from priors_shared.errors import UserError
-from priors_shared.options import described, say
+from priors_shared.options import say
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +47,7 @@ class Ranks:
     """what study wrote beside the page"""
     answers: Annotated[Positional[tuple[Path, ...]], arg(metavar="ANSWERS.csv [...]")] = ()
     """what raters saved"""
-    out: Annotated[Path | None, described("FILE.json", "(default: not written)")] = None
-    """file of the result"""
+    out: Result = None
 
     def run(self) -> None:
         """Print the ranks."""

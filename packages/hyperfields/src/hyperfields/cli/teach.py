@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import tyro
 from tyro.conf import Positional, arg
 
-from hyperfields.cli.generate import TextOption
+from hyperfields.cli.options import Model, Prompts, Text
 from hyperfields.cli.scenes import load_model, read_prompts
 from hyperfields.cli.verbs import TrainVerb
 from hyperfields.conditioning.vocabulary import file_name_of
@@ -31,8 +31,7 @@ class Teach(TrainVerb):
     config: TeachConfig
     prompt: Annotated[Positional[str | None], arg(metavar="[PROMPT]")] = None
     """what to show; leave it out with --prompts"""
-    prompts: Annotated[Path | None, described("FILE", "(default: PROMPT alone)")] = None
-    """text file in UTF-8, one prompt a line: teachers of all, one after another"""
+    prompts: Prompts = None
     out: Annotated[
         Path | None, arg(metavar="DIR", aliases=["-o"]), described("DIR", "(default: teachers)")
     ] = None
@@ -77,12 +76,10 @@ class Finetune(TrainVerb):
 
     presets: ClassVar[Any] = FINETUNE
     config: FinetuneConfig
-    model: Annotated[Positional[str], arg(metavar="MODEL")] = tyro.MISSING
-    """what to begin with: run folder, checkpoint folder or Hugging Face Hub id"""
+    model: Model = tyro.MISSING
     prompt: Annotated[Positional[str], arg(metavar="PROMPT")] = tyro.MISSING
     """what to show"""
-    text: TextOption = None
-    """text encoder, where MODEL was trained with one of your own: a Hugging Face id or a folder"""
+    text: Text = None
     out: Annotated[
         Path | None,
         arg(metavar="DIR", aliases=["-o"]),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import tyro
 from tyro.conf import Positional, arg
 
+from hyperfields.cli.options import PoseScale
 from hyperfields.cli.verbs import TrainVerb
 from hyperfields.config import DistillConfig, GuidanceConfig, SegmentConfig
 from hyperfields.presets import DISTILL, GUIDANCE, SEGMENT
@@ -66,8 +67,7 @@ class Distill(Train):
         tyro.MISSING
     )
     """folder with one subfolder for each prompt: trained NeRFs, or posed renders with transforms.json"""
-    pose_scale: float = 1.0
-    """what camera positions of posed renders are multiplied by, to bring the object into [-1, 1]^3"""
+    pose_scale: PoseScale = 1.0
 
     @classmethod
     def preset_config(cls, preset: str) -> DistillConfig:

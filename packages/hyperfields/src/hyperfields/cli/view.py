@@ -6,9 +6,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Annotated
 
-from tyro.conf import Positional, arg
-
-from hyperfields.cli.generate import TextOption
+from hyperfields.cli.options import Device, Model, Resolution, Text
 from hyperfields.cli.scenes import load_model, require
 from priors_shared.errors import UserError
 from priors_shared.options import described, say
@@ -18,20 +16,16 @@ from priors_shared.options import described, say
 class View:
     """A viewer in the browser, on this machine: type a prompt, orbit the scene, morph it into another."""
 
-    model: Annotated[Positional[str], arg(metavar="MODEL")]
-    """run folder, checkpoint folder or Hugging Face Hub id"""
+    model: Model
     prompt: Annotated[str | None, described("PROMPT", "(default: the first trained)")] = None
     """prompt of the first scene"""
-    text: TextOption = None
-    """text encoder, where MODEL was trained with one of your own: a Hugging Face id or a folder"""
+    text: Text = None
     host: str = "127.0.0.1"
     """address to listen on; the default is reached from this machine only"""
     port: int = 8080
     """port to listen on"""
-    resolution: int = 64
-    """points along an edge of the grid that meshes are made on"""
-    device: str = "cpu"
-    """where to run: auto, cpu, cuda, cuda:N, mps"""
+    resolution: Resolution = 64
+    device: Device = "cpu"
 
     def __post_init__(self) -> None:
         require("from 2 to 4096", 2, 4096, resolution=self.resolution)

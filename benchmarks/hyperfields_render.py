@@ -31,22 +31,22 @@ import torch
 from torch import Tensor
 
 from hyperfields import HyperFields, orbit
-from hyperfields.cameras import Camera, evaluation_views
 from hyperfields.config import LaunchConfig
-from hyperfields.encoding import PRIMES, HashGrid
+from hyperfields.data.views import procedural_views
 from hyperfields.evaluation import psnr
-from hyperfields.field import Field, layer_shapes
-from hyperfields.presets import teacher_cpu
-from hyperfields.rendering import (
+from hyperfields.fields.cameras import Camera, evaluation_views
+from hyperfields.fields.encoding import PRIMES, HashGrid
+from hyperfields.fields.field import Field, layer_shapes
+from hyperfields.fields.rendering import (
     CHUNK,
     Occupancy,
+    composite_over,
     intersect_box,
-    over,
     render_image,
     sample_distances,
 )
-from hyperfields.teachers import teach
-from hyperfields.views import procedural_views
+from hyperfields.presets import teacher_cpu
+from hyperfields.training.score_distillation import teach
 from priors_shared.devices import hardware
 from priors_shared.options import say
 from priors_shared.reports import write_result
@@ -136,7 +136,7 @@ def images(field: Field, size: int, samples: int, rounds: int) -> dict[str, Any]
     assert off["ours"] < 0.5 / 255, f"skipping changes the image ({off['ours']:.1e})"
     seconds = in_turns(ways, rounds)
     once = in_turns({"occupancy": lambda: Occupancy.of(field), "bake": field.bake}, 1)
-    baked_psnr = psnr(over(ways["baked grid"]()), over(whole))
+    baked_psnr = psnr(composite_over(ways["baked grid"]()), composite_over(whole))
     found = {
         "pixels": size,
         "samples": samples,
@@ -250,17 +250,15 @@ def generation(model: HyperFields, rounds: int, updates: int) -> dict[str, Any]:
         f"prompt to weights: {1e3 * latency:.0f} ms of CPU, median {1e3 * statistics.median(wall):.0f} ms"
     )
 
-    config = replace(
-        teacher_cpu(), prompt=PROMPT, iterations=updates, log_every=max(1, updates // 10)
-    )
+    config = replace(teacher_cpu(), prompt=PROMPT, steps=updates, log_every=max(1, updates // 10))
     cameras = evaluation_views(4, config.image_size)
-    reference = over(procedural_views([PROMPT], cameras)[PROMPT].images)
+    reference = composite_over(procedural_views([PROMPT], cameras)[PROMPT].images)
     aside = 0.0
     curve: list[dict[str, float]] = []
 
     def seen(field: Field) -> float:
         renders = [field.render(camera, 48) for camera in cameras]
-        return psnr(over(torch.stack(renders)), reference)
+        return psnr(composite_over(torch.stack(renders)), reference)
 
     def observe(field: Field) -> dict[str, float]:
         nonlocal aside

@@ -178,6 +178,8 @@ def _is_key(key: Any) -> bool:
     """Whether it has the parts of a key, of the types that they have, and every code is of a method and prompt."""
     if not isinstance(key, Mapping) or not isinstance(key.get("study"), str):
         return False
+    methods: Any
+    prompts: Any
     methods, prompts, codes = (key.get(name) for name in ("methods", "prompts", "codes"))
     for names, least in ((methods, 2), (prompts, 1)):
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):

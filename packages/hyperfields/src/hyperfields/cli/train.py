@@ -48,7 +48,8 @@ class Train(TrainVerb):
         from hyperfields.pretrained import HyperFields
 
         config, metrics = self.config, run.metrics()
-        run.save_figure("training", training_figure(metrics, "psnr", title=self.preset))
+        figure: Any = training_figure(metrics, "psnr", title=self.preset)
+        run.save_figure("training", figure)
         model = HyperFields.from_pretrained(run.out, text=config.model.text)
         shown = [*model.prompts[:: max(1, len(model.prompts) // 4)][:4], *config.held_out[:4]]
         labels = [p + " (held out)" * (p in config.held_out) for p in shown]
@@ -107,7 +108,8 @@ class TrainSegmentation(TrainVerb):
         from hyperfields.segmentation.evaluation import write_novel_scenes
         from hyperfields.segmentation.pretrained import HyperSegmentationFields
 
-        run.save_figure("training", training_figure(run.metrics(), "psnr", title=self.preset))
+        figure: Any = training_figure(run.metrics(), "psnr", title=self.preset)
+        run.save_figure("training", figure)
         sheet = run.plots / "novel_scenes.png"
         write_novel_scenes(HyperSegmentationFields.from_pretrained(run.out), self.config, sheet)
         say(f"model     {run.out / 'model'}")
@@ -135,7 +137,8 @@ class TrainGuidance(TrainVerb):
         from hyperfields.plots import training_figure
 
         config = self.config
-        run.save_figure("training", training_figure(run.metrics(), "loss", title=self.preset))
+        figure: Any = training_figure(run.metrics(), "loss", title=self.preset)
+        run.save_figure("training", figure)
         prompts, views = config.prompts[::6], ("front", "side")
         asked = [f"{prompt}, {view} view" for prompt in prompts for view in views]
         drawn = draw(load_procedural(run.out, text=config.unet.text), asked, seed=config.seed)

@@ -110,7 +110,7 @@ def _image(
 def _straight_rgba(image: Any) -> tuple[Float[Tensor, "height width 4"], bool]:
     if image.mode in _SIXTEEN_BITS or image.mode == "F":
         # Pillow would clip both to 0 .. 255.
-        grey = np.asarray(image, dtype=np.float32)
+        grey: np.ndarray = np.asarray(image, dtype=np.float32)
         grey = grey if image.mode == "F" else grey / 65535
         if not (np.isfinite(grey).all() and grey.min() >= 0 and grey.max() <= 1):
             raise ValueError("values outside of [0, 1]")

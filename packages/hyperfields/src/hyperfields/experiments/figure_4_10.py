@@ -12,6 +12,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
@@ -161,7 +162,7 @@ def scenes_of(
     assert isinstance(ours, DistillConfig)
     for prompts in [(prompt,) for prompt in PROMPTS] if arm == "alone" else [PROMPTS]:
         into = folder / file_name_of(prompts[0]) if arm == "alone" else folder
-        if not lab.has(into, config, lambda run, p=prompts: pack(ours, config, p, run)):
+        if not lab.has(into, config, partial(pack, ours, config, prompts)):
             return None
         model = HyperFields.from_pretrained(into, text=ours.model.text)
         fields |= zip(prompts, model.generate_all(prompts), strict=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 from hyperfields.config import LaunchConfig, SegmentConfig
@@ -41,9 +42,7 @@ class Figure411(Experiment):
         for seed in self.seeds:
             config = replace(self.config, seed=seed)
             folder = lab.runs / "segmentation_cpu" / str(seed)
-            if not lab.has(
-                folder, config, lambda run, c=config: train_segmentation(c, LaunchConfig(), run)
-            ):
+            if not lab.has(folder, config, partial(train_segmentation, config, LaunchConfig())):
                 continue
             model = HyperSegmentationFields.from_pretrained(folder)
             with Progress(self.scenes, f"figure 4.11, seed {seed}") as progress:

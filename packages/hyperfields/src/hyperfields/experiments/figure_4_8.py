@@ -78,7 +78,7 @@ class Optimisations:
 
     def config(self, arm: Arm, prompt: str, seed: int, model: HyperFields) -> ScoreConfig:
         """The optimisation of an arm."""
-        own = {"prompt": prompt, "seed": seed, "steps": self.steps[arm]}
+        own: dict[str, Any] = {"prompt": prompt, "seed": seed, "steps": self.steps[arm]}
         if arm == "hyperfields":
             return replace(self.tuning, **own)
         return replace(self.teaching, field=model.net.config.field, **own)
@@ -97,7 +97,7 @@ class Optimisations:
 def optimisations(preset: str) -> Optimisations:
     """In a preset's sizes."""
     if preset == "paper":
-        own = {"log_every": 50}
+        own: dict[str, Any] = {"log_every": 50}
         return Optimisations(
             preset=preset,
             model="runs/procedural/0",

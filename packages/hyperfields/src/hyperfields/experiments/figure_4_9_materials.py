@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 from jaxtyping import Float
@@ -59,7 +60,7 @@ class Figure49Materials(Experiment):
             for arm in ARMS:
                 config = config_of(base, arm, seed)
                 folder = lab.runs / name / (str(seed) if arm == "dynamic" else f"{arm}-{seed}")
-                if not lab.has(folder, config, lambda run, c=config: distill_exact(c, run)):
+                if not lab.has(folder, config, partial(distill_exact, config)):
                     continue
                 model = HyperFields.from_pretrained(folder, text=config.model.text)
                 fields = dict(zip(base.prompts, model.generate_all(base.prompts), strict=True))

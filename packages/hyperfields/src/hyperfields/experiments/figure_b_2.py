@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -72,7 +73,7 @@ class FigureB2(Experiment):
         for prompt in config.held_out:
             into = lab.runs / f"{name}_finetuned" / f"{file_name_of(prompt)}-{seed}"
             one = replace(tuning, prompt=prompt)
-            if lab.has(into, one, lambda run, one=one: tune(one, model, where, run)):
+            if lab.has(into, one, partial(tune, one, model, where)):
                 adapted = HyperFields.from_pretrained(into, text=model.text.name)
                 tuned[prompt] = adapted.generate(prompt)
         groups = {

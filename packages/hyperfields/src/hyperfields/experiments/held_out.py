@@ -98,7 +98,7 @@ class HeldOut(Experiment):
         # Stage 1: a NeRF of each prompt by score distillation.
         for prompt, folder in self._teacher_folders(lab).items():
             one = replace(self.teaching, prompt=prompt)
-            lab.has(folder, one, lambda run, one=one: teach(one, LaunchConfig(), run))
+            lab.has(folder, one, partial(teach, one, LaunchConfig()))
         cameras = training_cameras(config)
         distill(config, read_teachers(folder.parent, cameras), LaunchConfig(), run)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -104,9 +104,7 @@ def rows_over_seeds(scores: Mapping[str, Mapping[Any, Scores]]) -> list[dict[str
     ]
 
 
-def compared(
-    one: Mapping[Hashable, Scores], other: Mapping[Hashable, Scores]
-) -> dict[str, dict[str, Any]]:
+def compared(one: Mapping[Any, Scores], other: Mapping[Any, Scores]) -> dict[str, dict[str, Any]]:
     """Each measure of one less the other, paired by seed or scene; empty for fewer than two pairs."""
     shared = [key for key in one if key in other]
     if len(shared) < 2:

@@ -126,16 +126,16 @@ def load_procedural(
     trained = record.get("trained", {})
     try:
         config = config_from(UNetConfig, record["config"])
-        text = TextEncoder(named_encoder(config.text, text, source))
+        encoder = TextEncoder(named_encoder(config.text, text, source))
     except (KeyError, ValueError) as error:
         if isinstance(error, UserError):
             raise
         raise UserError(f"{source}: the checkpoint's record makes no model ({error})") from error
     if not isinstance(trained, Mapping):
         raise UserError(f"{source}: what the checkpoint says of its training is no record")
-    unet = load_module(source, lambda: build_unet(config, text.dim), weights)
+    unet = load_module(source, lambda: build_unet(config, encoder.dim), weights)
     return procedural_guidance(
-        unet.to(device), config, text, scale=scale, trained=with_present_names(trained)
+        unet.to(device), config, encoder, scale=scale, trained=with_present_names(trained)
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -28,6 +28,6 @@ def write_mesh(mesh: trimesh.Trimesh, path: Path) -> None:
         # (x, y, z) -> (x, z, -y): a turn by -90 degrees around x.
         turn = np.array([[1, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 0], [0, 0, 0, 1]], dtype=float)
         mesh.apply_transform(turn)
-    content = mesh.export(file_type=path.suffix.lower()[1:])
+    content: Any = mesh.export(file_type=path.suffix.lower()[1:])
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, content)

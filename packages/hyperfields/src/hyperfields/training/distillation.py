@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -170,12 +171,13 @@ def fit(
         learning_rate = factor * config.learning_rate
         loop.step(
             mean / len(batch[0]),
-            lambda error, learning_rate=learning_rate: {
-                "psnr": -10 * math.log10(max(error, 1e-10)),
-                "learning_rate": learning_rate,
-            },
+            partial(_shown, learning_rate=learning_rate),
         )
     devices.end_followers(fabric)
+
+
+def _shown(error: float, *, learning_rate: float) -> dict[str, float]:
+    return {"psnr": -10 * math.log10(max(error, 1e-10)), "learning_rate": learning_rate}
 
 
 def training_cameras(config: DistillConfig) -> list[Camera]:

@@ -145,7 +145,13 @@ def distil_scores(
         fabric.backward(loss)
         optimizer.step()
         now = {"opacity": opacity.detach(), "timestep": t}
-        loop.step(loss, lambda _, now=now: now | dict(observe() if observe else {}))
+        loop.step(loss, partial(_logged, now=now, observe=observe))
+
+
+def _logged(
+    _: float, *, now: Mapping[str, Any], observe: Callable[[], Mapping[str, Any]] | None
+) -> dict[str, Any]:
+    return {**now, **(observe() if observe else {})}
 
 
 def build_guidance(config: ScoreConfig, prompts: Sequence[str], device: torch.device) -> Guidance:

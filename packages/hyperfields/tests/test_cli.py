@@ -236,7 +236,7 @@ def test_teach_then_export_and_distill(
     assert torch.equal(Field.load("own")(points)[0], generated(points)[0])
     Path("prompts.txt").write_text("A red mug\n\na blue bowl\n")
     again = ["teach", "teacher_cpu", "--prompts", "prompts.txt", *small, "-o", "teachers"]
-    assert "--resume" in refused(capsys, *again)
+    assert "resume it" in refused(capsys, *again)
     main([*again, "--resume", "--quiet"])
     assert set(read_teachers(Path("teachers"), [orbit(0, 0, 8)])) == {"a red mug", "a blue bowl"}
     Path("prompts.txt").write_text("a red mug\na  red mug\n")

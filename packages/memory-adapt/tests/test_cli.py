@@ -218,7 +218,7 @@ def test_train_refuses_a_used_folder(
     run: Path, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     argv = ["train", "glyphs_5way_cpu", "--dataset", f"folder:{folder}", *TINY, "--out", str(run)]
-    assert "--resume" in fail(capsys, *argv)
+    assert "resume it" in fail(capsys, *argv)
     cli.main([*argv, "--resume"])  # finished: writes the model again
     assert "seed" in fail(capsys, *argv, "--resume", "--seed", "1")
 

@@ -9,8 +9,9 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from hyperfields.cli.options import Device, ImageSize, Model, PoseScale, Result, Samples, Text
+from hyperfields.cli.options import ImageSize, Model, PoseScale, Result, Samples, Text
 from hyperfields.cli.scenes import load_model, require
+from priors_shared.cli import Device
 from priors_shared.options import described, say
 
 
@@ -60,7 +61,7 @@ class Eval:
                 say(f"{group:<9} found by CLIP: {numbers}")
             scores["clip"] = {"model": clip.name, "percent": percent}
         if self.out is not None:
-            from hyperfields.cli.verbs import command_line
+            from priors_shared.cli import command_line
 
             record = {"model": self.model, "trained": model.trained, **sizes, **scores}
             record |= {"command": command_line(), "environment": environment()}

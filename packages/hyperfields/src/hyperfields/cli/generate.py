@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from hyperfields.cli.options import Device, Model, Prompts, Text
+from hyperfields.cli.options import Model, Prompts, Text
 from hyperfields.cli.scenes import IMAGES, SUFFIXES, VIDEOS, Sizes, load_model, read_prompts
 from hyperfields.conditioning.vocabulary import file_name_of
 from hyperfields.config import SHIPPED_MODEL
+from priors_shared.cli import Device
 from priors_shared.errors import UserError
 from priors_shared.options import described, note, say
 

@@ -19,7 +19,6 @@ Text = Annotated[
     str | None,
     arg(metavar="NAME", help=ENCODER, help_behavior_hint="(default: the one that MODEL names)"),
 ]
-Device = Annotated[str, arg(help="where to run: auto, cpu, cuda, cuda:N, mps")]
 Resolution = Annotated[int, arg(help=POINTS)]
 ImageSize = Annotated[int, arg(help="pixels along each side of images and videos")]
 Samples = Annotated[int, arg(help="points along a ray")]

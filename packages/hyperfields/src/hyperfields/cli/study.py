@@ -51,8 +51,8 @@ class Ranks:
 
     def run(self) -> None:
         """Print the ranks."""
-        from hyperfields.cli.verbs import command_line
         from hyperfields.study import average_ranks
+        from priors_shared.cli import command_line
         from priors_shared.devices import hardware
         from priors_shared.reports import write_result
 

@@ -12,10 +12,10 @@ from tyro.conf import Positional, arg
 
 from hyperfields.cli.options import Model, Prompts, Text
 from hyperfields.cli.scenes import load_model, read_prompts
-from hyperfields.cli.verbs import TrainVerb
 from hyperfields.conditioning.vocabulary import file_name_of
 from hyperfields.config import FinetuneConfig, TeachConfig
 from hyperfields.presets import FINETUNE, TEACH
+from priors_shared.cli import TrainVerb
 from priors_shared.errors import UserError
 from priors_shared.options import described, say
 

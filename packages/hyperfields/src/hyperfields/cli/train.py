@@ -11,9 +11,9 @@ import tyro
 from tyro.conf import Positional, arg
 
 from hyperfields.cli.options import PoseScale
-from hyperfields.cli.verbs import TrainVerb
 from hyperfields.config import DistillConfig, GuidanceConfig, SegmentConfig
 from hyperfields.presets import DISTILL, GUIDANCE, SEGMENT
+from priors_shared.cli import TrainVerb
 from priors_shared.options import say
 
 if TYPE_CHECKING:

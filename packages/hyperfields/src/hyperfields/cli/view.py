@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Annotated
 
-from hyperfields.cli.options import Device, Model, Resolution, Text
+from hyperfields.cli.options import Model, Resolution, Text
 from hyperfields.cli.scenes import load_model, require
+from priors_shared.cli import Device
 from priors_shared.errors import UserError
 from priors_shared.options import described, say
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from memory_adapt import __version__
-from memory_adapt.cli.program import Program
+from priors_shared.cli import Program
 
 PROGRAM = Program(
     "memory-adapt",

@@ -9,17 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from memory_adapt.cli.program import (
-    Checkpoint,
-    Count,
-    Device,
-    Seed,
-    described,
-    note,
-    print_table,
-    say,
-)
 from memory_adapt.data.names import printable
+from priors_shared.cli import Checkpoint, Count, Device, Seed
+from priors_shared.console import print_table
+from priors_shared.options import described, note, say
 
 if TYPE_CHECKING:
     from memory_adapt.adaptation import Prediction

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from memory_adapt.cli.program import OutFile, Threads, print_table, say
 from memory_adapt.cli.records import write_record
+from priors_shared.cli import OutFile, Threads
+from priors_shared.console import print_table
+from priors_shared.options import say
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,21 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import arg
 
-from memory_adapt.cli.program import (
-    Checkpoint,
-    Count,
-    DataRoot,
-    Device,
-    OutFile,
-    Seed,
-    Threads,
-    described,
-    print_table,
-    say,
-)
 from memory_adapt.cli.records import write_record
-from priors_shared.console import Progress
+from priors_shared.cli import Checkpoint, Count, DataRoot, Device, OutFile, Seed, Threads
+from priors_shared.console import Progress, print_table
 from priors_shared.errors import UserError
+from priors_shared.options import described, say
 
 if TYPE_CHECKING:
     from memory_adapt.evaluation import Control

@@ -8,8 +8,9 @@ from typing import Annotated
 
 from tyro.conf import arg
 
-from memory_adapt.cli.program import Checkpoint, described, note, say
+from priors_shared.cli import Checkpoint
 from priors_shared.errors import UserError
+from priors_shared.options import described, note, say
 
 
 @dataclass(frozen=True, kw_only=True)

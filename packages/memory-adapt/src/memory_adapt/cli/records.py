@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from memory_adapt import __version__
-from memory_adapt.cli.program import command_line
 from memory_adapt.config import ModelConfig
+from priors_shared.cli import command_line
 
 
 def write_record(path: Path, values: Mapping[str, Any]) -> None:

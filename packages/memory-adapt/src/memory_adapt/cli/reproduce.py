@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from typing import ClassVar
 
-from priors_shared.options import run_experiments
+from priors_shared import cli
 
 
-@dataclass(frozen=True)
-class Reproduce:
+class Reproduce(cli.Reproduce):
     """Run the experiments of the thesis, beside its numbers."""
 
-    args: list[str]
+    names: ClassVar = ("table-2.1", "delayed-labels")
 
-    @classmethod
-    def parse(cls, program: str, args: list[str]) -> Reproduce:
-        """Parsed when it runs."""
-        return cls(args)
+    @staticmethod
+    def load() -> Mapping[str, Callable[..., None]]:
+        """Import them."""
+        from memory_adapt.experiments import EXPERIMENTS
 
-    def run(self) -> None:
-        """Run them."""
-        run_experiments("memory-adapt", self.args, ("table-2.1", "delayed-labels"), _load)
-
-
-def _load() -> Mapping[str, Callable[..., None]]:
-    from memory_adapt.experiments import EXPERIMENTS
-
-    return EXPERIMENTS
+        return EXPERIMENTS

@@ -10,12 +10,13 @@ from typing import Annotated, Any, ClassVar
 
 from tyro.conf import Fixed, Suppress, arg
 
-from memory_adapt.cli.program import command_line, described, print_table, say
 from memory_adapt.config import LaunchConfig, StageConfig, TrainConfig
 from memory_adapt.models.registry import LEARNERS
 from memory_adapt.presets import PRESETS
+from priors_shared.cli import command_line
+from priors_shared.console import print_table
 from priors_shared.errors import UserError
-from priors_shared.options import parse_options, preset_and_rest, unknown
+from priors_shared.options import described, parse_options, preset_and_rest, say, unknown
 
 DEFAULT_MODEL = "cl-lstm"
 

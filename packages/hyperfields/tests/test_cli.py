@@ -266,7 +266,7 @@ def test_checkpoints_of_another_kind_are_refused(
     record["config"]["field"]["width"] = 9
     del record["record_digest"]
     (model / "config.json").write_text(json.dumps(record))
-    assert "make no model" in refused(
+    assert "do not fit the model" in refused(
         capsys, "generate", "a mug", "--model", str(model), "--text", tiny_text
     )
 

@@ -372,5 +372,5 @@ def test_pipelines_that_cannot_be_had_are_named(tmp_path: Path) -> None:
     pytest.importorskip("diffusers")
     from hyperfields.guidance.diffusion import load_guidance
 
-    with pytest.raises(UserError, match="no such pipeline here"):
+    with pytest.raises(UserError, match="guidance: no pipeline"):
         load_guidance(str(tmp_path))

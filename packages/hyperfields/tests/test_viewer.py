@@ -99,7 +99,7 @@ def test_view_refuses_what_it_cannot_do(
         assert stop.value.code == 2
         return capsys.readouterr().err
 
-    assert "--port 0: give 1 to 65535" in refused("--port", "0")
-    assert "--resolution 1: give 2 or more" in refused("--resolution", "1")
+    assert "--port 0: give a number from 1 to 65535" in refused("--port", "0")
+    assert "--resolution 1: give a number from 2 to 4096" in refused("--resolution", "1")
     monkeypatch.setattr("hyperfields.cli.view.find_spec", lambda name: None)
     assert "pip install 'hyperfields[view]'" in refused()

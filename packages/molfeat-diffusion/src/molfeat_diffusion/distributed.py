@@ -87,7 +87,7 @@ def make_shards(
         featurizer = clone(featurizer).set_params(checkpoint=Path(checkpoint).resolve())
     ours = not ray.is_initialized()
     # Ray's own default, below /tmp/ray, can be written by every user of the machine.
-    private = tempfile.mkdtemp(prefix="ray-")
+    private = tempfile.mkdtemp(prefix="r", dir=os.environ.get("RAY_TMPDIR"))
     if ours and cluster:
         ray.init(log_to_driver=False, logging_level=logging.ERROR)
     elif ours:

@@ -6,6 +6,7 @@ Every random draw depends only on (seed, update), as in `training`.
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from functools import lru_cache
 from pathlib import Path
@@ -84,15 +85,15 @@ def train_language(config: LanguageConfig, where: LaunchConfig, run: Run) -> Non
             optimizer.step()
             done = step + 1
             window.append(float(loss.detach()))
+            if not math.isfinite(window[-1]):
+                raise UserError(
+                    f"{run.out}: the loss is no longer a number at update {done}: lower "
+                    "--learning-rate"
+                )
             progress.advance(loss=window[-1])
             validates = done % config.validate_every == 0 or done == config.updates
             if done % config.log_every == 0 or validates:
                 metrics = {"loss": float(np.mean(window))}
-                if not np.isfinite(metrics["loss"]):
-                    raise UserError(
-                        f"{run.out}: the loss is no longer a number at update {done}: lower "
-                        "--learning-rate"
-                    )
                 window = []
                 if validates:
                     metrics |= evaluate(model, val_set, tokenizer, config)

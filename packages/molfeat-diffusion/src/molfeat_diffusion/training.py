@@ -112,15 +112,15 @@ def train(config: TrainConfig, where: LaunchConfig, run: Run) -> MiDi:
                 average.update_parameters(model)
             done = step + 1
             window.append([float(v) for v in (loss.detach(), *(t.detach() for t in terms))])
+            if not math.isfinite(window[-1][0]):
+                raise UserError(
+                    f"{run.out}: the loss is no longer a number at update {done}: lower "
+                    "--learning-rate, or give --clip-norm"
+                )
             progress.advance(loss=window[-1][0])
             validates = done % config.validate_every == 0 or done == config.updates
             if done % config.log_every == 0 or validates:
                 metrics = _named("", np.mean(window, axis=0))
-                if not np.isfinite(metrics["loss"]):
-                    raise UserError(
-                        f"{run.out}: the loss is no longer a number at update {done}: lower "
-                        "--learning-rate, or give --clip-norm"
-                    )
                 window = []
                 if validates:
                     metrics |= evaluate(kept, val_set, config)

@@ -27,6 +27,7 @@ from priors_shared.reports import (
     write_result,
 )
 
+RESULTS = Path(__file__).parents[2] / "docs" / "results"
 EVIL = '<script>alert("x")</script> & </style>'
 VOID = {"meta", "img", "br"}
 
@@ -127,6 +128,14 @@ def test_rows_read_again_are_named_by_their_model_and_may_lack_columns(tmp_path:
     table = comparison_table(sorted_rows, {"ours": {"SSIM": 0.6}})
     assert table.columns == ["model", "PSNR", "SSIM", "SSIM (thesis)"]
     assert table.rows == [["ours", Measured(29.0), None, 0.6], ["exact", None, 1.0, None]]
+
+
+def test_rows_of_one_name_all_show_and_no_rows_are_a_table() -> None:
+    rows: list[dict[str, Cell]] = [{"model": "a", "x": 1.0}, {"model": "a", "x": 2.0}]
+    assert comparison_table(rows, {"a": {"x": 3.0}}).rows == [["a", 1.0, 3.0], ["a", 2.0, 3.0]]
+    assert comparison_table([], {"a": {"x": 3.0}}).rows == [["a"]]
+    with pytest.raises(UserError, match=r"rows: .*'y': 2.*no 'model', which names a row"):
+        comparison_table([rows[0], {"y": 2}], {})
 
 
 def test_page_escapes_all_text(tmp_path: Path) -> None:
@@ -236,7 +245,8 @@ def test_result_is_strict_json(tmp_path: Path) -> None:
     [
         (None, "no such result file"),
         ("{", "not JSON"),
-        ("[]", "not a result file"),
+        ("[]", "not a JSON object"),
+        ("[" * 100_000, "not JSON"),
         ('{"schema": 1, "rows": []}', "not a result file .*claim"),
     ],
 )
@@ -245,6 +255,39 @@ def test_what_is_no_result_is_named(tmp_path: Path, content: str | None, message
         (tmp_path / "r.json").write_text(content)
     with pytest.raises(UserError, match=rf"r\.json: {message}"):
         read_result(tmp_path / "r.json")
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (3, "rows are not a list of named values"),
+        ([], "rows are not a list"),
+        ({"model": "a"}, "rows are not a list"),
+        (["a"], "rows are not a list"),
+        ([{"model": "a"}, None], "rows are not a list"),
+        ([{}], "rows are not a list"),
+        ([{"x": {"mean": "1", "spread": None, "seeds": 1}}], "row 1, x: mean, spread and seeds"),
+        ([{"x": {"mean": 1, "spread": [2], "seeds": 1}}], "row 1, x: mean, spread and seeds"),
+        ([{"x": {"mean": 1, "spread": 2, "seeds": None}}], "row 1, x: mean, spread and seeds"),
+        ([{"x": {"mean": True, "spread": 2, "seeds": 1}}], "row 1, x: mean, spread and seeds"),
+        ([{"x": {"mean": 10**400, "spread": 2, "seeds": 1}}], "row 1, x: mean, spread and seeds"),
+    ],
+)
+def test_odd_rows_are_one_line(tmp_path: Path, rows: Any, message: str) -> None:
+    path = tmp_path / "r.json"
+    write_result(path, **RESULT)
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"rows": rows}))
+    with pytest.raises(UserError, match=rf"r\.json: .*{message}") as caught:
+        read_result(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(not RESULTS.is_dir(), reason="tested outside of the repository")
+def test_every_stored_result_can_be_read() -> None:
+    stored = [path for path in RESULTS.glob("*.json") if "schema" in json.loads(path.read_text())]
+    assert len(stored) > 40
+    for path in stored:
+        assert all(read_result(path)["rows"]), path
 
 
 def test_result_of_another_schema_is_named(tmp_path: Path) -> None:

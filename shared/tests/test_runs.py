@@ -15,7 +15,7 @@ import torch
 from priors_shared import console, environment
 from priors_shared.console import Progress, run_cli
 from priors_shared.errors import UserError
-from priors_shared.runs import Run, read_metrics, training_seconds
+from priors_shared.runs import Run, read_metrics, read_timing, training_seconds
 
 CONFIG: dict[str, Any] = {"model": {"width": 32, "kinds": ("a", "b")}, "lr": 1e-3, "seed": 0}
 
@@ -158,6 +158,9 @@ def test_seconds_of_a_kill_are_counted(tmp_path: Path) -> None:
         resumed = create(tmp_path / "run", resume=True)
         resumed.truncate_after(1)
         resumed.close()
+        # Rounded down when it is read again, a clock would look like one that began anew.
+        seconds = [line["seconds"] for line in read_timing(tmp_path / "run")]
+        assert seconds == sorted(seconds)
     assert 300 <= (training_seconds(tmp_path / "run") or 0) < 400
     assert training_seconds(tmp_path / "run", 0) == 0
 

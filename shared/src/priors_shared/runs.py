@@ -256,7 +256,7 @@ def training_seconds(out: Path, last_step: int | None = None) -> float | None:
             # Lower than the one before: an older version's clock began anew in each process.
             total += last if line["seconds"] < last else 0
             last = line["seconds"]
-    return round(total + last, 1) if lines else None
+    return round(total + last, 3) if lines else None
 
 
 def _check(out: Path, wanted: Mapping[str, Any], resume: bool, may_differ: Collection[str]) -> bool:

@@ -43,8 +43,46 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--full", action="store_true", help="the long experiments: hours, and real data"
     )
+    claims = parser.add_argument_group("claims", "The ledger of claims and its verdicts.")
+    claims.add_argument(
+        "--check", action="store_true", help="make every verdict again from the stored rows"
+    )
+    claims.add_argument(
+        "--update", action="store_true", help="write the ledger and the pages' tables of it anew"
+    )
+    claims.add_argument(
+        "--claim", metavar="ID", help="run a claim's experiment from scratch at its stored scale"
+    )
+    claims.add_argument(
+        "--results",
+        type=Path,
+        default=Path("docs/results"),
+        metavar="DIR",
+        help="folder of the stored rows (default: docs/results)",
+    )
+    claims.add_argument(
+        "--runs",
+        type=Path,
+        default=Path("runs"),
+        metavar="DIR",
+        help="folder of a claim's trainings; those that it holds are used again (default: runs)",
+    )
     options = parser.parse_args(argv)
-    run_cli(lambda: reproduce(options.out, only=options.only, quick=not options.full))
+    run_cli(lambda: _run(options))
+
+
+def _run(options: argparse.Namespace) -> int:
+    from priors_shared.claims import commands
+
+    if sum(map(bool, (options.check, options.update, options.claim, options.only))) > 1:
+        raise UserError("give one of --check, --update, --claim and --only")
+    if options.check:
+        return commands.check(options.results)
+    if options.update:
+        return commands.update(options.results)
+    if options.claim:
+        return commands.rerun(options.claim, options.results, options.out / "claims", options.runs)
+    return reproduce(options.out, only=options.only, quick=not options.full)
 
 
 def reproduce(out: Path, *, only: Sequence[str] = (), quick: bool = True) -> int:

@@ -13,13 +13,14 @@ import torch
 
 from hyperfields.config import DistillConfig, FieldConfig, ModelConfig
 from hyperfields.data.teachers import field_views
-from hyperfields.experiments import EXPERIMENTS, Lab, amortization, figure_4_8, held_out
+from hyperfields.experiments import EXPERIMENTS, amortization, figure_4_8, held_out
 from hyperfields.experiments.figure_4_8 import Curve, Optimisations
 from hyperfields.fields.field import Field
 from hyperfields.presets import finetune_cpu, procedural_cpu_short, teacher_cpu
 from hyperfields.pretrained import HyperFields
 from hyperfields.training.distillation import distill, training_cameras
 from priors_shared.errors import UserError
+from priors_shared.experiments import Lab
 
 FIELD = FieldConfig(
     width=4, levels=1, level_features=2, log2_rows=6, coarsest=2, finest=2, frequencies=1
@@ -51,7 +52,7 @@ def result(lab: Lab, name: str) -> dict:
 
 
 def small(name: str, config: DistillConfig) -> held_out.HeldOut:
-    made = EXPERIMENTS[name]("cpu")
+    made = EXPERIMENTS[name].experiment("cpu")
     teaching = replace(
         teacher_cpu(), field=FIELD, image_size=6, samples=4, views=2, batch_size=1, steps=1
     )

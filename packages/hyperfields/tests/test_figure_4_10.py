@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from hyperfields.config import FieldConfig, ModelConfig
-from hyperfields.experiments import Lab, figure_4_10
+from hyperfields.experiments import figure_4_10
 from hyperfields.guidance.empirical import EmpiricalGuidance
 from hyperfields.presets import procedural_cpu_short
+from priors_shared.experiments import Lab
 
 MODEL = ModelConfig(
     text="minilm",

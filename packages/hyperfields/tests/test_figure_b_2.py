@@ -12,9 +12,10 @@ import torch
 
 from hyperfields.config import DistillConfig, FieldConfig, ModelConfig
 from hyperfields.evaluation import SceneScore
-from hyperfields.experiments import Lab, figure_4_9_materials, figure_b_2
+from hyperfields.experiments import figure_4_9_materials, figure_b_2
 from hyperfields.presets import finetune_cpu, four_materials_cpu, materials_held_out_cpu
 from hyperfields.scenes import scene_of
+from priors_shared.experiments import Lab
 
 
 def test_every_shape_and_style_is_seen_and_no_held_out_combination_is() -> None:

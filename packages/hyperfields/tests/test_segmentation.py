@@ -16,7 +16,7 @@ from torch import Tensor
 from hyperfields.cli import main
 from hyperfields.config import FieldConfig, LaunchConfig, ModelConfig, SegmentConfig
 from hyperfields.data.views import PosedViews
-from hyperfields.experiments import Lab, figure_4_11
+from hyperfields.experiments import figure_4_11
 from hyperfields.fields.cameras import orbit
 from hyperfields.fields.field import Field
 from hyperfields.fields.rendering import composite_over
@@ -31,6 +31,7 @@ from hyperfields.segmentation.training import sample_batch, train_segmentation
 from hyperfields.training import loop
 from hyperfields.training.distillation import Distillation
 from priors_shared.errors import UserError
+from priors_shared.experiments import Lab
 from priors_shared.runs import Run
 
 FIELD = FieldConfig(

@@ -14,11 +14,12 @@ from hyperfields.conditioning.text import TextEncoder
 from hyperfields.conditioning.vocabulary import COLOURS, procedural_prompts
 from hyperfields.data.views import procedural_views
 from hyperfields.evaluation import top_k
-from hyperfields.experiments import Lab, table_4_1
+from hyperfields.experiments import table_4_1
 from hyperfields.experiments.table_4_1 import HeldApart, embed, retrieve, train_encoder
 from hyperfields.fields.cameras import evaluation_views
 from hyperfields.fields.rendering import composite_over
 from hyperfields.pretrained import HyperFields
+from priors_shared.experiments import Lab
 
 FEW = ("a red mug", "a blue mug", "a red plate", "a plaid plate")
 

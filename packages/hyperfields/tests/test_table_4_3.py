@@ -14,11 +14,12 @@ from torch import Tensor, nn
 
 from hyperfields.conditioning.text import TextEncoder
 from hyperfields.data.views import procedural_views
-from hyperfields.experiments import Lab, table_4_3
+from hyperfields.experiments import table_4_3
 from hyperfields.experiments.table_4_1 import RenderEncoder
 from hyperfields.experiments.table_4_3 import distances, precision_recall
 from hyperfields.pretrained import HyperFields
 from priors_shared.errors import UserError
+from priors_shared.experiments import Lab
 
 
 class Flat(nn.Module):

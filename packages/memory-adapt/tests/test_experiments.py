@@ -26,6 +26,7 @@ from memory_adapt.report import _stored_sections
 from memory_adapt.training.online import save_learner
 from memory_adapt.training.staged import TrainedLearner
 from priors_shared.checkpoints import save_training_state
+from priors_shared.experiments import Lab
 from priors_shared.reports import Figure, Measured, Table, read_result, write_result
 from priors_shared.runs import Run
 
@@ -159,8 +160,9 @@ def test_an_unfinished_run_shows_the_curve_of_its_weights(tmp_path: Path) -> Non
         for step in (20, 40, 60):
             run.log(step, loss=1.0, stage=0, kind="episodes")
         save_training_state(run.checkpoints, model=model, optimizer=None, step=40)
-        assert find_learner(tmp_path, "glyphs_5way_cpu", "opn", 3, quick=True) is None
-        found = find_learner(tmp_path, "glyphs_5way_cpu", "opn", 3, quick=True, unfinished=True)
+        lab = Lab(out=tmp_path / "out", runs=tmp_path, quick=True)
+        assert find_learner(lab, "glyphs_5way_cpu", "opn", 3) is None
+        found = find_learner(lab, "glyphs_5way_cpu", "opn", 3, unfinished=True)
     assert found is not None
     assert found.step == 40
     assert [line["step"] for line in found.metrics()] == [20, 40]
@@ -179,7 +181,8 @@ def test_table_2_1_is_made_from_what_is_trained(tmp_path: Path, reference_data: 
     out.mkdir()
     sizes = table_2_1.Sizes(episodes=4, control_episodes=2)
     for _ in range(2):  # the second time from what the first kept
-        table_2_1.run("cpu", out, quick=True, runs=tmp_path / "runs", sizes=sizes)
+        lab = Lab(out=out, runs=tmp_path / "runs", quick=True)
+        table_2_1.Table21(preset="cpu", sizes=sizes).run(lab)
     result = read_result(out / "table-2.1-omniglot-cpu.json")
     assert [row["model"] for row in result["rows"]] == ["OPN"]
     assert result["per_seed"]["OPN"][0]["steps"] == 1200

@@ -119,6 +119,10 @@ class ReproduceOptions:
     """folder of the trainings: those that it holds are resumed or used again"""
     quick: bool = False
     """evaluate what is trained already, train nothing"""
+    training: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="")] = None
+    """do this training of one experiment alone, and write no results"""
+    plan: bool = False
+    """list the experiments' trainings and how far they are, run nothing"""
 
 
 def run_experiments(
@@ -144,13 +148,33 @@ def run_experiments(
     for name in chosen:
         if name not in experiments:
             raise UserError(unknown("experiment", name, [*experiments, "all"]))
+    if options.plan:
+        _say_plan(experiments, chosen, options)
+        return
+    if options.training is not None and len(chosen) != 1:
+        raise UserError("--training: name the one experiment that it is of")
     options.out.mkdir(parents=True, exist_ok=True)
     for name in chosen:
         say(f"{name} ({options.preset})")
-        experiments[name](
-            preset=options.preset, out=options.out, quick=options.quick, runs=options.runs
-        )
-    say(f"written  {options.out}")
+        where = {"preset": options.preset, "out": options.out, "runs": options.runs}
+        if options.training is None:
+            experiments[name](quick=options.quick, **where)
+        else:
+            experiments[name].train_only(options.training, **where)  # type: ignore[attr-defined]
+    if options.training is None:
+        say(f"written  {options.out}")
+
+
+def _say_plan(
+    experiments: Mapping[str, Any], chosen: Sequence[str], options: ReproduceOptions
+) -> None:
+    for name in chosen:
+        hours = experiments[name].experiment(options.preset).core_hours
+        expected = "" if hours is None else f"  ({hours:g} core-hours each)"
+        say(f"{name}{expected}")
+        planned = experiments[name].trainings(preset=options.preset, runs=options.runs)
+        for training, state in planned.items():
+            say(f"  {state:<8} {training}")
 
 
 def preset_and_rest(

@@ -19,10 +19,10 @@ _TEACHER_UPDATES, _UPDATES = 120, 40  # of the live trainings: about a minute on
 def run(report_dir: Path, quick: bool, progress: type[Any]) -> Section:
     """Generate the held-out scenes, teach and distill before the reader's eyes, return the page."""
     if not quick:
-        from hyperfields.experiments import EXPERIMENTS, Lab
+        from hyperfields.experiments import EXPERIMENTS
 
-        for experiment in EXPERIMENTS.values():
-            experiment("cpu").run(Lab(out=report_dir))
+        for run_one in EXPERIMENTS.values():
+            run_one(preset="cpu", out=report_dir, runs=report_dir / "runs", quick=False)
     return Section(
         "hyperfields: radiance fields written by a hypernetwork",
         [

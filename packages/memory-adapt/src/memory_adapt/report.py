@@ -31,7 +31,7 @@ def run(report_dir: Path, quick: bool, progress: type[Any]) -> Section:
         from memory_adapt.experiments import EXPERIMENTS
 
         for experiment in EXPERIMENTS.values():
-            experiment(preset="cpu", out=report_dir, quick=False, runs=Path("runs"))
+            experiment(preset="cpu", out=report_dir, quick=False, runs=report_dir / "runs")
     return Section(
         "memory-adapt: learning online, without gradients",
         [

@@ -45,6 +45,6 @@ class Reproduce(cli.Reproduce):
     @staticmethod
     def load() -> Mapping[str, Callable[..., None]]:
         """Import them."""
-        from hyperfields.experiments import runners
+        from hyperfields.experiments import EXPERIMENTS
 
-        return runners()
+        return EXPERIMENTS

@@ -21,10 +21,10 @@ from hyperfields.experiments.figure_4_8 import (
     optimisations,
     read_curve,
 )
-from hyperfields.experiments.lab import Experiment, Lab
 from hyperfields.pretrained import HyperFields
 from priors_shared.checkpoints import has_weights
 from priors_shared.errors import UserError
+from priors_shared.experiments import Experiment, Lab
 from priors_shared.reports import Curve as Line
 from priors_shared.reports import Measured, line_figure
 from priors_shared.runs import training_seconds

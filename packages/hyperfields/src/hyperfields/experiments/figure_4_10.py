@@ -26,7 +26,6 @@ from hyperfields.conditioning.vocabulary import file_name_of
 from hyperfields.config import DistillConfig, FinetuneConfig, LaunchConfig, ScoreConfig
 from hyperfields.evaluation import exact_views, means, score_scenes
 from hyperfields.experiments.held_out import distill_exact
-from hyperfields.experiments.lab import Experiment, Lab, all_seeds, compared, rows_over_seeds
 from hyperfields.fields.cameras import evaluation_views
 from hyperfields.fields.field import Field
 from hyperfields.hypernetwork.network import HyperNetwork, PromptField
@@ -36,6 +35,7 @@ from hyperfields.pretrained import HyperFields
 from hyperfields.training.distillation import INITIAL_WEIGHTS, parameter_groups
 from hyperfields.training.score_distillation import distil_scores
 from priors_shared.episodes import generator_for
+from priors_shared.experiments import Experiment, Lab, all_seeds, compared, rows_over_seeds
 from priors_shared.runs import Run
 
 Arm = Literal["distillation", "scores", "alone"]

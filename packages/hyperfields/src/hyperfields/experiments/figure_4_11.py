@@ -14,12 +14,12 @@ from functools import partial
 from typing import Any
 
 from hyperfields.config import LaunchConfig, SegmentConfig
-from hyperfields.experiments.lab import Experiment, Lab, compared, rows_over_seeds
 from hyperfields.presets import segmentation_cpu
 from hyperfields.segmentation.evaluation import evaluate_segmentation, write_novel_scenes
 from hyperfields.segmentation.pretrained import HyperSegmentationFields
 from hyperfields.segmentation.training import train_segmentation
 from priors_shared.console import Progress
+from priors_shared.experiments import Experiment, Lab, compared, rows_over_seeds
 
 
 @dataclass(frozen=True, kw_only=True)

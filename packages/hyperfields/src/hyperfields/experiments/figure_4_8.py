@@ -27,7 +27,6 @@ from hyperfields.config import (
 )
 from hyperfields.data.views import procedural_views
 from hyperfields.evaluation import psnr
-from hyperfields.experiments.lab import Experiment, Lab
 from hyperfields.fields.cameras import evaluation_views
 from hyperfields.fields.field import Field
 from hyperfields.fields.rendering import composite_over
@@ -37,6 +36,7 @@ from hyperfields.presets import finetune_cpu, teacher, teacher_cpu
 from hyperfields.pretrained import HyperFields
 from hyperfields.training.finetuning import finetune
 from hyperfields.training.score_distillation import teach
+from priors_shared.experiments import Experiment, Lab
 from priors_shared.reports import Measured
 from priors_shared.runs import Run, read_metrics, read_timing
 

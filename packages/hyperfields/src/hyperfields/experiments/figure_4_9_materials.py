@@ -18,13 +18,13 @@ from hyperfields.config import DistillConfig
 from hyperfields.evaluation import exact_views, psnr
 from hyperfields.experiments.figure_b_2 import write_columns
 from hyperfields.experiments.held_out import config_of, distill_exact
-from hyperfields.experiments.lab import Experiment, Lab, all_seeds, compared, rows_over_seeds
 from hyperfields.fields.cameras import evaluation_views
 from hyperfields.fields.field import Field
 from hyperfields.fields.rendering import composite_over
 from hyperfields.presets import four_materials, four_materials_cpu
 from hyperfields.pretrained import HyperFields
 from hyperfields.scenes import scene_of
+from priors_shared.experiments import Experiment, Lab, all_seeds, compared, rows_over_seeds
 
 ARMS = ("dynamic", "static")
 PAIRS = (("origami", "glacier"), ("stained glass", "plaid"))

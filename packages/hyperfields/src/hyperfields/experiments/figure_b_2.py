@@ -17,7 +17,6 @@ from hyperfields.conditioning.vocabulary import file_name_of
 from hyperfields.config import DistillConfig, FinetuneConfig, LaunchConfig
 from hyperfields.evaluation import SceneScore, exact_views, means, score_scenes
 from hyperfields.experiments.held_out import distill_exact
-from hyperfields.experiments.lab import Experiment, Lab, compared
 from hyperfields.fields.cameras import evaluation_views, orbit
 from hyperfields.fields.field import Field
 from hyperfields.fields.rendering import composite_over
@@ -31,6 +30,7 @@ from hyperfields.presets import (
 from hyperfields.pretrained import HyperFields
 from hyperfields.scenes import scene_of
 from hyperfields.training.finetuning import finetune as tune
+from priors_shared.experiments import Experiment, Lab, compared
 
 _COLUMNS = {
     "psnr": "PSNR",
@@ -65,7 +65,7 @@ class FigureB2(Experiment):
         config, tuning = replace(self.config, seed=seed), replace(self.tuning, seed=seed)
         name = {"cpu": "materials_held_out_cpu", "paper": "materials_held_out"}[self.preset]
         folder = lab.runs / name / str(seed)
-        if not lab.has(folder, config, lambda run: distill_exact(config, run)):
+        if not lab.has(folder, config, lambda run: distill_exact(config, run), base=True):
             return
         model = HyperFields.from_pretrained(folder, text=config.model.text)
         tuned: dict[str, Field] = {}
@@ -76,6 +76,8 @@ class FigureB2(Experiment):
             if lab.has(into, one, partial(tune, one, model, where)):
                 adapted = HyperFields.from_pretrained(into, text=model.text.name)
                 tuned[prompt] = adapted.generate(prompt)
+        if lab.planned is not None:
+            return
         groups = {
             "trained": dict(zip(config.prompts, model.generate_all(config.prompts), strict=True)),
             "held out, zero-shot": dict(

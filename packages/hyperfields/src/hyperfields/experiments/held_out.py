@@ -16,7 +16,6 @@ from hyperfields.config import DistillConfig, LaunchConfig, TeachConfig
 from hyperfields.data.teachers import read_teachers
 from hyperfields.data.views import procedural_views
 from hyperfields.evaluation import evaluate, exact_views, means, score_scenes
-from hyperfields.experiments.lab import Experiment, Lab, all_seeds, rows_over_seeds
 from hyperfields.fields.cameras import evaluation_views
 from hyperfields.fields.field import Field
 from hyperfields.output.sheet import write_contact_sheet
@@ -25,6 +24,7 @@ from hyperfields.pretrained import HyperFields
 from hyperfields.training.distillation import distill, training_cameras
 from hyperfields.training.score_distillation import teach
 from priors_shared.checkpoints import has_weights
+from priors_shared.experiments import Experiment, Lab, all_seeds, rows_over_seeds
 from priors_shared.reports import Measured
 from priors_shared.runs import Run
 

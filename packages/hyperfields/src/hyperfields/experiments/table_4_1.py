@@ -23,7 +23,6 @@ from hyperfields.conditioning.vocabulary import COLOURS, NOVEL_COLOURS, prompt_o
 from hyperfields.data.views import procedural_views
 from hyperfields.evaluation import TOP, top_k
 from hyperfields.experiments.figure_4_8 import Optimisations, optimisations
-from hyperfields.experiments.lab import Experiment, Lab, rows_over_seeds
 from hyperfields.fields.cameras import evaluation_views, sample_orbit
 from hyperfields.fields.rendering import composite_over
 from hyperfields.loading import load_module
@@ -31,6 +30,7 @@ from hyperfields.scenes import MATERIALS, NOVEL_SHAPES, SHAPES, scene_of
 from hyperfields.scenes.scene import Traced
 from priors_shared.checkpoints import has_weights, load_weights, save_weights
 from priors_shared.episodes import generator_for
+from priors_shared.experiments import Experiment, Lab, rows_over_seeds
 
 KIND = "render-encoder"
 CANDIDATES = tuple(

@@ -33,13 +33,13 @@ from hyperfields.experiments.figure_4_8 import (
     read_curve,
     scene_in,
 )
-from hyperfields.experiments.lab import Experiment, Lab, Scores, compared, rows_over_seeds
 from hyperfields.experiments.table_4_1 import RenderEncoder, embed, encoders_of
 from hyperfields.fields.cameras import Camera, evaluation_views
 from hyperfields.fields.rendering import composite_over
 from hyperfields.pretrained import HyperFields
 from priors_shared.checkpoints import has_weights
 from priors_shared.errors import UserError
+from priors_shared.experiments import Experiment, Lab, Scores, compared, rows_over_seeds
 from priors_shared.reports import Measured
 
 SIZE, VIEWS, SAMPLES = 32, 12, 48  # of the renders compared

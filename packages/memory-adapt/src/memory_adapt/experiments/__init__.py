@@ -1,16 +1,11 @@
-"""Experiments: one file per table or figure of the thesis.
-
-Each has `run(preset, out, quick, runs)`: preset "cpu" or "paper"; results go to `out`; trainings live
-in `runs` and are resumed or reused from there; quick evaluates only what is trained already.
-"""
+"""Experiments: one file per table or figure of the thesis."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from memory_adapt.experiments import delayed_labels, table_2_1
+from priors_shared.experiments import Runner
 
-EXPERIMENTS: dict[str, Callable[..., None]] = {
-    "table-2.1": table_2_1.run,
-    "delayed-labels": delayed_labels.run,
+EXPERIMENTS: dict[str, Runner] = {
+    "table-2.1": Runner(table_2_1.Table21.of),
+    "delayed-labels": Runner(delayed_labels.DelayedLabels.of),
 }

@@ -8,7 +8,7 @@ delay told to it, which no memory learner needs.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 from memory_adapt.evaluation import evaluate
@@ -18,12 +18,11 @@ from memory_adapt.models.interface import OnlineClassifier
 from memory_adapt.models.registry import build_model
 from memory_adapt.plots import save_figure
 from priors_shared.datasets import ImageDataset, load_dataset
-from priors_shared.devices import hardware
 from priors_shared.episodes import OnlineEpisodeSampler
+from priors_shared.experiments import Experiment, Lab
 from priors_shared.files import write_atomically
-from priors_shared.reports import Cell, Curve, Measured, Table, line_figure, write_result
+from priors_shared.reports import Cell, Curve, Measured, Table, line_figure
 
-CLAIM = "the same network, trained with labels that arrive late, adapts; prototypes must be told the delay"
 DELAYS = (1, 2, 3, 5)
 LEARNERS = {
     "CL+LSTM": ("cl-lstm", "omniglot_5way"),
@@ -35,27 +34,61 @@ TOLD = "OPN told the delay"
 SIZES = Sizes(episodes=300)
 
 
-def run(preset: str, out: Path, quick: bool, runs: Path, *, sizes: Sizes = SIZES) -> None:
-    """Evaluate the learners of seed 0 at each delay; train the delayed one if missing (unless quick)."""
-    suffix = "_cpu" if preset == "cpu" else ""
-    dataset = load_dataset("omniglot", "test")
-    rows: list[dict[str, Any]] = []
-    commands: dict[str, str] = {}
-    for title, (model, stem) in LEARNERS.items():
-        trained = find_learner(runs, stem + suffix, model, 0, quick=quick)
-        if trained is None:
-            continue
-        commands[title] = trained.command
-        variants = {title: dict.fromkeys(DELAYS, trained.learner)}
-        if model == "opn":
-            variants[TOLD] = {delay: _told(trained.learner, delay) for delay in DELAYS}
-        for name, learners in variants.items():
-            rows += [
-                {"learner": name, "delay": delay, **_accuracy(learner, dataset, delay, sizes)}
-                for delay, learner in learners.items()
-            ]
-    if rows:
-        _write(preset, out, rows, commands, sizes)
+@dataclass(frozen=True, kw_only=True)
+class DelayedLabels(Experiment):
+    """Learners of one seed at each delay."""
+
+    id: str = "delayed-labels"
+    claim: str = "the same network, trained with labels that arrive late, adapts; prototypes must be told the delay"
+    seeds: Sequence[int] = (0,)
+    sizes: Sizes = SIZES
+
+    @classmethod
+    def of(cls, preset: str) -> DelayedLabels:
+        """In a preset's sizes."""
+        return cls(preset=preset)
+
+    def run(self, lab: Lab) -> None:
+        """Evaluate the learners at each delay; the delayed one is trained if missing."""
+        suffix = "_cpu" if self.preset == "cpu" else ""
+        dataset = load_dataset("omniglot", "test")
+        rows: list[dict[str, Any]] = []
+        commands: dict[str, str] = {}
+        (seed,) = self.seeds
+        for title, (model, stem) in LEARNERS.items():
+            trained = find_learner(lab, stem + suffix, model, seed)
+            if trained is None:
+                continue
+            commands[title] = trained.command
+            variants = {title: dict.fromkeys(DELAYS, trained.learner)}
+            if model == "opn":
+                variants[TOLD] = {delay: _told(trained.learner, delay) for delay in DELAYS}
+            for name, learners in variants.items():
+                rows += [
+                    {
+                        "learner": name,
+                        "delay": delay,
+                        **_accuracy(learner, dataset, delay, self.sizes),
+                    }
+                    for delay, learner in learners.items()
+                ]
+        if rows:
+            self._write(lab, rows, commands)
+
+    def _write(self, lab: Lab, rows: Sequence[dict[str, Any]], commands: Mapping[str, str]) -> None:
+        """The result's JSON, its table and its figure."""
+        sizes = self.sizes
+        self.write(
+            lab,
+            rows,
+            config=commands,
+            seeds=self.seeds,
+            data=f"omniglot, test classes, {sizes.episodes} balanced streams of "
+            f"{sizes.ways} x {sizes.samples}",
+        )
+        table = delays_table(rows).to_markdown() + "\n"
+        write_atomically(self.path(lab, suffix="md"), table)
+        save_figure(delays_figure(rows), self.path(lab))
 
 
 def _accuracy(
@@ -67,31 +100,6 @@ def _accuracy(
     mean = (100 * accuracy.mean).tolist()
     half = (50 * (accuracy.high - accuracy.low)).tolist()
     return {f"{k}-shot": Measured(round(mean[k], 2), round(half[k], 2)) for k in SHOTS}
-
-
-def _write(
-    preset: str,
-    out: Path,
-    rows: Sequence[dict[str, Any]],
-    commands: Mapping[str, str],
-    sizes: Sizes,
-) -> None:
-    """The result's JSON, its table and its figure."""
-    stem = out / f"delayed-labels-{preset}"
-    write_result(
-        stem.with_suffix(".json"),
-        experiment="delayed-labels",
-        claim=CLAIM,
-        rows=rows,
-        config=commands,
-        seeds=[0],
-        data=f"omniglot, test classes, {sizes.episodes} balanced streams of "
-        f"{sizes.ways} x {sizes.samples}",
-        hardware=hardware(),
-        command=f"memory-adapt reproduce delayed-labels --preset {preset}",
-    )
-    write_atomically(stem.with_suffix(".md"), delays_table(rows).to_markdown() + "\n")
-    save_figure(delays_figure(rows), stem.with_suffix(".png"))
 
 
 def delays_table(rows: Sequence[Mapping[str, Any]]) -> Table:

@@ -9,9 +9,8 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 from memory_adapt import plots
@@ -21,15 +20,11 @@ from memory_adapt.models.interface import OnlineClassifier
 from memory_adapt.models.registry import LEARNERS
 from memory_adapt.training.online import run_config
 from priors_shared.datasets import load_dataset
-from priors_shared.devices import hardware
 from priors_shared.episodes import OnlineEpisodeSampler
+from priors_shared.experiments import Experiment, Lab
 from priors_shared.files import write_atomically
-from priors_shared.reports import Cell, Measured, Table, comparison_table, read_result, write_result
+from priors_shared.reports import Cell, Measured, Table, comparison_table, read_result
 
-CLAIM = (
-    "CL+LSTM (memory in every layer) beats prototypes and memory behind a fixed encoder, "
-    "more so with more shots"
-)
 SHOTS = (1, 5, 8)
 TABLE_SHOTS = (0, *SHOTS)
 WAYS = 5
@@ -90,70 +85,85 @@ def plans(preset: str, dataset: str) -> list[Plan]:
     return [*rows, (SCRATCH, f"{stem}_scratch_cpu", "cl-lstm", (0,))]
 
 
-def run(preset: str, out: Path, quick: bool, runs: Path, *, sizes: Sizes = SIZES) -> None:
-    """Train what is missing (unless quick), evaluate on held-out test classes, write the results."""
-    for dataset in THESIS:
-        arms = {}
-        sampler = OnlineEpisodeSampler(
-            load_dataset(dataset, "test"), ways=sizes.ways, shots=sizes.samples
-        )
-        for title, preset_name, model, seeds in plans(preset, dataset):
-            # From scratch is shown however far it got; the others only when they are done.
-            options = {"quick": quick, "unfinished": title == SCRATCH}
-            trained = [find_learner(runs, preset_name, model, seed, **options) for seed in seeds]
-            entries = [(t, _evaluated_once(t, dataset, sampler, sizes)) for t in trained if t]
-            if entries:
-                arms[title] = entries
-        if arms:
-            _write(preset, dataset, out, arms, sizes)
+@dataclass(frozen=True, kw_only=True)
+class Table21(Experiment):
+    """Every learner of the table, on both of its data sets."""
 
-
-def _write(
-    preset: str,
-    dataset: str,
-    out: Path,
-    arms: Mapping[str, Sequence[tuple[TrainedRun, dict[str, Any]]]],
-    sizes: Sizes,
-) -> None:
-    """The result's JSON, its Markdown table and its figures."""
-    per_seed = {title: [r.record() | entry for r, entry in runs] for title, runs in arms.items()}
-    rows = [{"model": title, **_summary(entries)} for title, entries in per_seed.items()]
-    metrics = {
-        f"{title}, seed {r.seed}": r.metrics() for title, runs in arms.items() for r, _ in runs
-    }
-    thesis = {
-        name: {f"{k}-shot": v for k, v in zip(SHOTS, values, strict=True)}
-        for name, values in THESIS[dataset].items()
-    }
-    bounds = {
-        name: [100 * b for b in blind_bound(sizes.ways, sizes.samples, skip_first=skip)]
-        for name, skip in (("blind bound", False), ("blind bound among labels seen", True))
-    }
-    stem = f"table-2.1-{dataset}-{preset}"
-    write_result(
-        out / f"{stem}.json",
-        experiment="table-2.1",
-        claim=CLAIM,
-        rows=rows,
-        config={title: run_config(runs[0][0].config) for title, runs in arms.items()},
-        seeds=sorted({e["seed"] for entries in per_seed.values() for e in entries}),
-        data=f"{dataset}, test classes (never used in training), {sizes.episodes} balanced streams of "
-        f"{sizes.ways} x {sizes.samples}, the same for every learner",
-        hardware=hardware(),
-        command=f"memory-adapt reproduce table-2.1 --preset {preset}",
-        thesis=thesis,
-        extra={
-            "per_seed": per_seed,
-            "curves": {name: validation_curve(lines) for name, lines in metrics.items()},
-            "losses": {name: loss_curve(lines) for name, lines in metrics.items()},
-            "blind_bounds": bounds,
-        },
+    id: str = "table-2.1"
+    claim: str = (
+        "CL+LSTM (memory in every layer) beats prototypes and memory behind a fixed encoder, "
+        "more so with more shots"
     )
-    result = read_result(out / f"{stem}.json")
-    table = result_table(rows, thesis, bounds)
-    write_atomically(out / f"{stem}.md", table.to_markdown() + "\n")
-    plots.save_figure(shots_figure(result), out / f"{stem}-shots.png")
-    plots.save_figure(curves_figure(result), out / f"{stem}-curves.png")
+    sizes: Sizes = SIZES
+
+    @classmethod
+    def of(cls, preset: str) -> Table21:
+        """In a preset's sizes."""
+        return cls(preset=preset)
+
+    def run(self, lab: Lab) -> None:
+        """Train what is missing, evaluate on held-out test classes, write the results."""
+        for dataset in THESIS:
+            arms = {}
+            sampler = OnlineEpisodeSampler(
+                load_dataset(dataset, "test"), ways=self.sizes.ways, shots=self.sizes.samples
+            )
+            for title, name, model, seeds in plans(self.preset, dataset):
+                # From scratch is shown however far it got; the others only when they are done.
+                trained = [
+                    find_learner(lab, name, model, seed, unfinished=title == SCRATCH)
+                    for seed in seeds
+                ]
+                entries = [
+                    (t, _evaluated_once(t, dataset, sampler, self.sizes)) for t in trained if t
+                ]
+                if entries:
+                    arms[title] = entries
+            if arms:
+                self._write(lab, dataset, arms)
+
+    def _write(
+        self,
+        lab: Lab,
+        dataset: str,
+        arms: Mapping[str, Sequence[tuple[TrainedRun, dict[str, Any]]]],
+    ) -> None:
+        """The result's JSON, its Markdown table and its figures."""
+        sizes = self.sizes
+        per_seed = {
+            title: [r.record() | entry for r, entry in runs] for title, runs in arms.items()
+        }
+        rows = [{"model": title, **_summary(entries)} for title, entries in per_seed.items()]
+        metrics = {
+            f"{title}, seed {r.seed}": r.metrics() for title, runs in arms.items() for r, _ in runs
+        }
+        thesis = {
+            name: {f"{k}-shot": v for k, v in zip(SHOTS, values, strict=True)}
+            for name, values in THESIS[dataset].items()
+        }
+        bounds = {
+            name: [100 * b for b in blind_bound(sizes.ways, sizes.samples, skip_first=skip)]
+            for name, skip in (("blind bound", False), ("blind bound among labels seen", True))
+        }
+        half = replace(self, id=f"{self.id}-{dataset}")  # a result file for each data set
+        self.write_as(
+            half.path(lab, suffix="json"),
+            rows,
+            config={title: run_config(runs[0][0].config) for title, runs in arms.items()},
+            seeds=sorted({e["seed"] for entries in per_seed.values() for e in entries}),
+            data=f"{dataset}, test classes (never used in training), {sizes.episodes} balanced "
+            f"streams of {sizes.ways} x {sizes.samples}, the same for every learner",
+            thesis=thesis,
+            per_seed=per_seed,
+            curves={name: validation_curve(lines) for name, lines in metrics.items()},
+            losses={name: loss_curve(lines) for name, lines in metrics.items()},
+            blind_bounds=bounds,
+        )
+        result = read_result(half.path(lab, suffix="json"))
+        table = result_table(rows, thesis, bounds)
+        write_atomically(half.path(lab, suffix="md"), table.to_markdown() + "\n")
+        plots.save_figure(shots_figure(result), half.path(lab, "shots"))
+        plots.save_figure(curves_figure(result), half.path(lab, "curves"))
 
 
 def _evaluated_once(

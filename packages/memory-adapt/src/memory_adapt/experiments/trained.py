@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,11 @@ from memory_adapt.pretrained import OnlineLearner
 from memory_adapt.training.online import run_config, steps_before, train
 from priors_shared.checkpoints import (
     has_training_state,
-    has_weights,
     load_state,
     load_training_state,
 )
-from priors_shared.runs import Run, read_metrics, training_seconds
+from priors_shared.experiments import Lab
+from priors_shared.runs import read_metrics, training_seconds
 
 
 @dataclass(frozen=True)
@@ -52,25 +53,22 @@ class TrainedRun:
 
 
 def find_learner(
-    runs: Path, preset: str, model: str, seed: int, *, quick: bool, unfinished: bool = False
+    lab: Lab, preset: str, model: str, seed: int, *, unfinished: bool = False
 ) -> TrainedRun | None:
-    """The trained learner of a preset, from its folder below `runs`; trained first where it is missing.
+    """The trained learner of a preset, from its folder in the lab; trained first where it is missing.
 
-    quick: train nothing; None where it is missing. unfinished: then the last checkpoint of a training
-    that still runs or was interrupted will do.
+    None where a quick lab lacks it. unfinished: then the last checkpoint of a training that still runs or was
+    interrupted will do.
     """
     config = replace(PRESETS[preset](model), seed=seed)
-    folder = runs / preset / f"{model}-{seed}"
+    folder = lab.runs / preset / f"{model}-{seed}"
     command = f"memory-adapt train {preset} --model {model} --seed {seed}"
-    total = steps_before(config, len(config.stages))
-    if quick and not has_weights(folder / "model"):
-        checkpoint = _last_checkpoint(folder, config) if unfinished else None
-        return TrainedRun(folder, config, command, *checkpoint) if checkpoint else None
-    if not has_weights(folder / "model"):
-        with Run.create(folder, run_config(config), command=command, resume=True) as run:
-            train(config, LaunchConfig(), run)
-    learner = OnlineLearner.from_pretrained(folder / "model").model
-    return TrainedRun(folder, config, command, learner, total)
+    if lab.has(folder, run_config(config), partial(train, config, LaunchConfig())):
+        learner = OnlineLearner.from_pretrained(folder / "model").model
+        total = steps_before(config, len(config.stages))
+        return TrainedRun(folder, config, command, learner, total)
+    checkpoint = _last_checkpoint(folder, config) if unfinished and lab.planned is None else None
+    return TrainedRun(folder, config, command, *checkpoint) if checkpoint else None
 
 
 def _last_checkpoint(folder: Path, config: TrainConfig) -> tuple[OnlineClassifier, int] | None:

@@ -14,6 +14,7 @@ from priors_shared.experiments import (
     Experiment,
     Lab,
     Runner,
+    State,
     all_seeds,
     compared,
     rows_over_seeds,
@@ -61,13 +62,15 @@ def lab(tmp_path: Path) -> Lab:
     return Lab(out=tmp_path / "out", runs=tmp_path / "runs")
 
 
+def states(lab: Lab) -> dict[str, State]:
+    planned = RUNNER.trainings(preset="cpu", runs=lab.runs)
+    return {name: at.state for name, at in planned.items()}
+
+
 def test_trainings_are_done_once_and_go_on_after_a_kill(lab: Lab) -> None:
     with pytest.raises(KeyboardInterrupt):
         Halves(preset="cpu", killed=True).run(lab)
-    assert RUNNER.trainings(preset="cpu", runs=lab.runs) == {
-        "first/0": "partial",
-        "first/1": "missing",
-    }
+    assert states(lab) == {"first/0": "partial", "first/1": "missing"}
     Halves(preset="cpu").run(replace(lab, quick=True))
     assert not lab.out.exists()
     Halves(preset="cpu").run(lab)
@@ -80,14 +83,10 @@ def test_trainings_are_done_once_and_go_on_after_a_kill(lab: Lab) -> None:
 
 
 def test_a_plan_shows_what_can_be_done_now_and_writes_nothing(lab: Lab) -> None:
-    assert set(RUNNER.trainings(preset="cpu", runs=lab.runs)) == {"first/0", "first/1"}
+    assert states(lab) == {"first/0": "missing", "first/1": "missing"}
     assert not lab.runs.exists()
     RUNNER.train_only("first/1", preset="cpu", out=lab.out, runs=lab.runs)
-    assert RUNNER.trainings(preset="cpu", runs=lab.runs) == {
-        "first/0": "missing",
-        "first/1": "done",
-        "second/1": "missing",
-    }
+    assert states(lab) == {"first/0": "missing", "first/1": "done", "second/1": "missing"}
     assert not lab.out.exists()
 
 
@@ -96,8 +95,8 @@ def test_one_training_alone(lab: Lab) -> None:
     RUNNER.train_only("first/0", **where)
     RUNNER.train_only("first/0", **where)  # done: nothing to do
     RUNNER.train_only("second/0", **where)
-    states = RUNNER.trainings(preset="cpu", runs=lab.runs)
-    assert [name for name, state in states.items() if state == "done"] == ["first/0", "second/0"]
+    done = [name for name, state in states(lab).items() if state == "done"]
+    assert done == ["first/0", "second/0"]
     with pytest.raises(UserError, match=r"'second/1' is none of those .* first/0"):
         RUNNER.train_only("second/1", **where)
 

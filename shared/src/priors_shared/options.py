@@ -173,8 +173,8 @@ def _say_plan(
         expected = "" if hours is None else f"  ({hours:g} core-hours each)"
         say(f"{name}{expected}")
         planned = experiments[name].trainings(preset=options.preset, runs=options.runs)
-        for training, state in planned.items():
-            say(f"  {state:<8} {training}")
+        for training, at in planned.items():
+            say(f"  {at.state:<8} {training}")
 
 
 def preset_and_rest(

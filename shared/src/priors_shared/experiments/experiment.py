@@ -17,6 +17,14 @@ from priors_shared.runs import Run
 State = Literal["missing", "partial", "done"]
 
 
+@dataclass(frozen=True)
+class Planned:
+    """How far a training is, and whether others build on it."""
+
+    state: State
+    base: bool
+
+
 class Stop(Exception):
     """Ends an experiment that was run for one of its trainings alone."""
 
@@ -33,8 +41,8 @@ class Lab:
     """train nothing"""
     only: str | None = None
     """the one training to do, by its name; then the experiment stops"""
-    planned: dict[str, State] | None = field(default=None, compare=False)
-    """filled with the trainings' names and states, in place of training them"""
+    planned: dict[str, Planned] | None = field(default=None, compare=False)
+    """filled with the trainings, by name, in place of training them"""
 
     def has(
         self,
@@ -59,7 +67,8 @@ class Lab:
         done = has_weights(folder / "model")
         if self.planned is not None:
             begun = (folder / "config.json").is_file()
-            self.planned[name] = "done" if done else "partial" if begun else "missing"
+            state: State = "done" if done else "partial" if begun else "missing"
+            self.planned[name] = Planned(state, base)
             return done and base  # of the others nothing is measured while planning
         if not done and not self.quick and self.only in (None, name):
             record = config if isinstance(config, Mapping) else asdict(config)
@@ -177,8 +186,8 @@ class Runner:
         known = ", ".join(self.trainings(preset=preset, runs=runs))
         raise UserError(f"training: {name!r} is none of those that can be done now: {known}")
 
-    def trainings(self, *, preset: str, runs: Path) -> dict[str, State]:
+    def trainings(self, *, preset: str, runs: Path) -> dict[str, Planned]:
         """The trainings that can be done now or are, by name: those that build on others follow when these are done."""
-        planned: dict[str, State] = {}
+        planned: dict[str, Planned] = {}
         self.experiment(preset).run(Lab(out=Path(), runs=runs, quick=True, planned=planned))
         return planned

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,14 @@ def book(*claims: Claim, run: Callable[..., None] | None = None) -> Book:
         ([-0.1, 0.1, 0.02], None, 0.0, "can't tell at this scale"),
         ([3.0], 1.0, 0.0, "can't tell at this scale"),
         ([-0.1, 0.1, 0.02], None, 0.5, "confirmed"),  # no loss of more than a half
+        (
+            [-1.0, -0.9, -0.4],
+            None,
+            0.5,
+            "can't tell at this scale",
+        ),  # no loss, too few pairs to say
+        ([-0.52, -0.48, -0.5], None, 0.5, "not confirmed"),  # no loss would have been seen
+        ([3.0, 3.0], 1.0, 0.0, "can't tell at this scale"),  # two that agree by luck
         ([-1.0, -1.2, -0.9], None, 0.5, "contradicted"),
     ],
 )
@@ -105,6 +114,24 @@ def test_values_are_found_in_every_form_of_result() -> None:
     for path in (("nothing",), ("listed", 7), ("listed", EACH, "seed", "deeper"), ("per_seed",)):
         with pytest.raises(UserError, match=r"the result has no|is no number"):
             values_at(ROWS, path)
+
+
+def test_records_of_one_seed_are_all_counted() -> None:
+    rows = {"scenes": [{"seed": 0, "x": 1.0}, {"seed": 0, "x": 2.0}, {"seed": 0, "x": 4.0}]}
+    assert values_at(rows, ("scenes", EACH, "x")) == {"0": 1.0, "1": 2.0, "2": 4.0}
+    with pytest.raises(UserError, match="several records have the same 'seed'"):
+        values_at(rows, ("scenes", Match((), "seed"), "x"))
+
+
+def test_a_gain_beside_a_gain_and_rows_of_another_name(tmp_path: Path) -> None:
+    store(tmp_path)
+    (tmp_path / "table-9.1-cpu.json").rename(tmp_path / "other.json")
+    ours = ("per_seed", "ours", EACH, "acc", 1)
+    claim = replace(CLAIM, rows="other", plus=(ours,), minus=(ours, ours), bound=-1.0, thesis=())
+    (record,) = ledger(tmp_path, [book(claim)])
+    assert (record["difference"], record["rows"]) == (1.0, "other.json")
+    gain = replace(CLAIM, plus=(ours,), minus=(ours, ours), thesis=(5.0, 1.0, 2.0, 3.0))
+    assert gain.thesis_difference == 1.0
 
 
 def test_pairs_are_paired_by_name(tmp_path: Path) -> None:

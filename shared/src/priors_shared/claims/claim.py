@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from priors_shared.claims.verdicts import Judgement, judge
 from priors_shared.errors import UserError
+from priors_shared.reports.tables import Measured
 
 EACH = "*"
 """In a path: every repetition; its key, its `seed` or its number pairs it with others."""
@@ -30,7 +31,8 @@ Path = tuple["str | int | Match", ...]
 class Claim:
     """What is said, by whom, and how the rows of an experiment bear on it.
 
-    The claim is that `better` less the sum of `minus` is positive; with `bound`, that `better` lies above it.
+    The claim is that `better`, with the sum of `plus`, less the sum of `minus` is positive; with `bound`, that it
+    lies above that.
     """
 
     id: str
@@ -40,8 +42,12 @@ class Claim:
     statement: str
     source: Literal["thesis", "ours"] = "thesis"
     experiment: str | None = None
-    """whose result file holds the rows; None: there is none yet"""
+    """whose result file holds the rows; None: none, or a benchmark that only `rows` names"""
+    rows: str = ""
+    """how the file's name begins, where it is not the experiment's name"""
     better: Path = ()
+    plus: tuple[Path, ...] = ()
+    """for a gain beside another gain: better - minus[0] against minus[1] - plus[0]"""
     minus: tuple[Path, ...] = ()
     bound: float = 0.0
     margin: float = 0.0
@@ -50,18 +56,24 @@ class Claim:
     """whether less is better"""
     unit: str = "points"
     thesis: tuple[float, ...] = ()
-    """the thesis' numbers for `better` and `minus`, in this order"""
+    """the thesis' numbers for `better`, `plus` and `minus`, in this order"""
     expected: float | None = None
     """the difference that matters, where the thesis gives no numbers"""
     why_not: str = ""
     """why it was not run, or what the rows can't show"""
 
     @property
+    def stem(self) -> str:
+        """How the name of its result file begins; empty where it has none."""
+        return self.rows or self.experiment or ""
+
+    @property
     def thesis_difference(self) -> float | None:
         """In the claim's favour where positive."""
         if not self.thesis:
             return self.expected
-        difference = self.thesis[0] - sum(self.thesis[1:]) - self.bound
+        added = 1 + len(self.plus)
+        difference = sum(self.thesis[:added]) - sum(self.thesis[added:]) - self.bound
         return -difference if self.lower else difference
 
     def differences(self, result: Mapping[str, Any]) -> dict[str, float]:
@@ -71,13 +83,24 @@ class Claim:
             UserError: the result lacks a value, or no pair is whole.
         """
         better = values_at(result, self.better)
-        others = [values_at(result, path) for path in self.minus]
-        pairs = [key for key in better if all(key in other for other in others)]
+        plus = [values_at(result, path) for path in self.plus]
+        minus = [values_at(result, path) for path in self.minus]
+        pairs = [key for key in better if all(key in other for other in [*plus, *minus])]
         if not pairs:
-            raise UserError(f"{self.id}: the rows have no pair of {self.better} and {self.minus}")
+            others = "; ".join(_shown(path) for path in (*self.plus, *self.minus))
+            raise UserError(
+                f"{self.id}: the rows have no pair of {_shown(self.better)} and {others}"
+            )
         sign = -1 if self.lower else 1
         return {
-            k: sign * (better[k] - self.bound - sum(other[k] for other in others)) for k in pairs
+            key: sign
+            * (
+                better[key]
+                + sum(other[key] for other in plus)
+                - sum(other[key] for other in minus)
+                - self.bound
+            )
+            for key in pairs
         }
 
     def judged(self, result: Mapping[str, Any]) -> Judgement:
@@ -108,16 +131,20 @@ def values_at(result: Mapping[str, Any], path: Path) -> dict[str, float]:
     """
     found: dict[str, Any] = {"": result}
     for part in path:
-        found = {
-            "/".join(filter(None, (outer, inner))): value
+        steps = [
+            ("/".join(filter(None, (outer, inner))), value)
             for outer, tree in found.items()
             for inner, value in _step(tree, part, path)
-        }
+        ]
+        found = dict(steps)
+        if len(found) < len(steps):
+            raise UserError(f"{_shown(path)}: several records have the same {part.pair_by!r}")  # type: ignore[union-attr]
     if len(found) == 1 and "" in found:
         # Repetitions without a level of their own.
         leaf = found[""]
         if isinstance(leaf, Mapping | list):
             found = dict(_step(leaf, EACH, path))
+    found = {k: v.mean if isinstance(v, Measured) else v for k, v in found.items()}
     bad = [key for key, value in found.items() if not isinstance(value, int | float | None)]
     if bad:
         raise UserError(f"{_shown(path)}: {found[bad[0]]!r:.40} is no number")
@@ -134,15 +161,19 @@ def _step(tree: Any, part: str | int | Match, path: Path) -> list[tuple[str, Any
     if part == EACH and isinstance(tree, Mapping):
         return [(str(key), value) for key, value in tree.items()]
     if part == EACH and isinstance(tree, list):
-        return [(_name(item, i), item) for i, item in enumerate(tree)]
+        return list(zip(_names(tree), tree, strict=True))
     try:
         return [("", tree[part])]
     except (KeyError, IndexError, TypeError):
         raise UserError(f"{_shown(path)}: the result has no {part!r}") from None
 
 
-def _name(item: Any, position: int) -> str:
-    return str(item["seed"]) if isinstance(item, Mapping) and "seed" in item else str(position)
+def _names(items: Sequence[Any]) -> list[str]:
+    """The records' seeds where these tell them apart, else their positions."""
+    seeds = [str(item.get("seed")) for item in items if isinstance(item, Mapping)]
+    if len(set(seeds)) == len(items):
+        return seeds
+    return [str(i) for i in range(len(items))]
 
 
 def _shown(path: Path) -> str:

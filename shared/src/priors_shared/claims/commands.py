@@ -122,8 +122,10 @@ def _experiments(
     done = set()
     for book, claim in chosen:
         if claim.experiment is None:
-            say(f"{claim.id}: not run: {claim.why_not}")
-        elif claim.experiment not in done:
-            done.add(claim.experiment)
-            stored = result_file(results, claim.experiment)
+            say(
+                f"{claim.id}: no experiment runs it: {claim.why_not or f'{claim.stem} is a benchmark'}"
+            )
+        elif (book.system, claim.experiment) not in done:
+            done.add((book.system, claim.experiment))
+            stored = result_file(results, claim.stem)
             yield book, claim.experiment, stored[1] if stored else "cpu"

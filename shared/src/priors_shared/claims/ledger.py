@@ -45,13 +45,14 @@ def ledger(results: Path, registered: Iterable[Book]) -> list[Record]:
     return [_record(results, book.system, claim) for book, claim in pairs]
 
 
-def result_file(results: Path, experiment: str) -> tuple[Path, str] | None:
-    """The stored rows of an experiment at the largest scale there is, and that scale."""
+def result_file(results: Path, stem: str) -> tuple[Path, str] | None:
+    """The stored rows of a name at the largest scale there is, and that scale; a benchmark's name has none."""
     for scale in SCALES:
-        path = results / f"{experiment}-{scale}.json"
+        path = results / f"{stem}-{scale}.json"
         if path.is_file():
             return path, scale
-    return None
+    path = results / f"{stem}.json"
+    return (path, "cpu") if path.is_file() else None
 
 
 def _record(results: Path, system: str, claim: Claim) -> Record:
@@ -66,10 +67,10 @@ def _record(results: Path, system: str, claim: Claim) -> Record:
         "verdict": "not run",
         "note": claim.why_not,
     }
-    stored = result_file(results, claim.experiment) if claim.experiment else None
+    stored = result_file(results, claim.stem) if claim.stem else None
     if stored is None:
-        if claim.experiment and not claim.why_not:
-            record["note"] = f"{claim.experiment} has no stored result"
+        if claim.stem and not claim.why_not:
+            record["note"] = f"{claim.stem} has no stored result"
         return record
     path, scale = stored
     result = read_result(path)
@@ -78,7 +79,7 @@ def _record(results: Path, system: str, claim: Claim) -> Record:
             raise UserError(f"{path}: its rows have no {key}")
     try:
         judgement = claim.judged(result)
-        sides = [values_at(result, at) for at in (claim.better, *claim.minus)]
+        sides = [values_at(result, at) for at in (claim.better, *claim.plus, *claim.minus)]
     except UserError as error:
         raise UserError(f"{path}: {claim.id}: {error}") from error
     return record | {
@@ -191,7 +192,12 @@ def difference_text(record: Record) -> str:
 
 def _ours_text(record: Record) -> str:
     sides = record.get("ours", [])
-    return " / ".join(_number(side["mean"]) for side in sides) or "–"
+    return " / ".join(_side(side) for side in sides) or "–"
+
+
+def _side(side: Mapping[str, Any]) -> str:
+    spread = f" ± {_number(side['spread'])}" if side["spread"] else ""
+    return f"{_number(side['mean'])}{spread}"
 
 
 def _number(value: float) -> str:

@@ -3,10 +3,11 @@
 A claim is a difference that shall be positive: of a learner and its rival, paired by seed, scene, split or task; or of
 a number and a bound. With the 95 % interval of its mean (Student's t):
 
-- `confirmed`: the interval lies above zero;
-- `contradicted`: it lies below zero;
-- else `can't tell at this scale`, where these pairs would show the difference that the thesis reports in fewer than
-  80 of 100 repetitions, where the thesis gives no number to compare with, or where there is one pair only;
+- `can't tell at this scale`, whatever the interval, with fewer than three pairs;
+- `confirmed`: the interval lies above zero; for a claim of "no loss", above what it may lose;
+- `contradicted`: it lies below that;
+- else `can't tell at this scale`, where such pairs would confirm the difference that the thesis reports (of "no loss":
+  no difference) in fewer than 80 of 100 repetitions, or where there is none to compare with;
 - else `not confirmed`: the difference would have been seen.
 """
 
@@ -23,6 +24,8 @@ Verdict = Literal[
     "confirmed", "not confirmed", "contradicted", "can't tell at this scale", "not run"
 ]
 ENOUGH_POWER = 0.8
+ENOUGH_PAIRS = 3
+"""Two may agree by luck, down to the digit, and have an interval of no width."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +56,13 @@ def judge(
     interval = mean_confidence_interval(differences)
     if interval.n == 1:
         return Judgement("can't tell at this scale", interval.mean, None, None, 1, None)
+    if expected is None and margin > 0:
+        expected = 0.0  # "no loss" means no difference
     power = None if expected is None else power_of(expected + margin, interval.std, interval.n)
     verdict: Verdict
-    if interval.low > -margin:
+    if interval.n < ENOUGH_PAIRS:
+        verdict = "can't tell at this scale"
+    elif interval.low > -margin:
         verdict = "confirmed"
     elif interval.high < -margin:
         verdict = "contradicted"

@@ -24,9 +24,9 @@ from rich.console import Console
 
 from hypernet_maml.config import NetworkConfig, TrainConfig
 from hypernet_maml.export import checkpoint_bytes
-from hypernet_maml.hyperconv import reparameterize
-from hypernet_maml.networks import build_network
-from hypernet_maml.training import Objective, build_optimizer
+from hypernet_maml.models.hyperconv import reparameterize
+from hypernet_maml.models.networks import build_network
+from hypernet_maml.training.supervised import Objective, build_optimizer
 from priors_shared.devices import hardware
 from priors_shared.reports import Table, write_result
 

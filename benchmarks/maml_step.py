@@ -7,7 +7,7 @@ the same weights and tasks:
               autograd.grad in the inner loop, parameters replaced, a backward per task
     higher    the library `higher`, where it is installed: its monkey-patched copies, a backward per task
               (of first order it has no gradient of the initial weights: its time alone is compared)
-    loop, grouped, vmap    `hypernet_maml.maml`
+    loop, grouped, vmap    `hypernet_maml.adaptation.maml`
 
 `plain` and `higher` get the same weights in torch's own layers, fused batch norm, and ReLU before pooling.
 With --hyper: the inner loop of hyper-maml on embeddings (`naive`) against its linear form (`linear`).
@@ -37,10 +37,10 @@ from torch import nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from hypernet_maml.adaptation.maml import MetaLearner, accumulate_meta_gradient
 from hypernet_maml.config import InnerLoop, NetworkConfig
-from hypernet_maml.layers import BatchNorm2d, Conv2d
-from hypernet_maml.maml import MetaLearner, accumulate_meta_gradient
-from hypernet_maml.networks import Conv4, build_network
+from hypernet_maml.models.layers import BatchNorm2d, Conv2d
+from hypernet_maml.models.networks import Conv4, build_network
 from priors_shared.devices import hardware, peak_memory
 from priors_shared.episodes import FewShotEpisodes
 from priors_shared.reports import Table, write_result

@@ -15,12 +15,13 @@ from priors_shared.devices import (
     end_followers,
     hardware,
     launch,
+    launch_one,
     peak_memory,
-    require_one_device,
     set_threads,
     share,
 )
 from priors_shared.errors import UserError
+from priors_shared.launching import LaunchConfig
 
 
 @pytest.fixture
@@ -39,8 +40,8 @@ def cpu_only(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"accelerator": "tpu"}, "--accelerator tpu: choose one of auto, cpu, cuda, mps"),
         ({"precision": "bf16"}, "--precision bf16: choose one of 32-true, bf16-mixed"),
         ({"precision": "16-mixed"}, "--precision 16-mixed: .*use bf16-mixed"),
-        ({"devices": 0}, "--devices 0: must be 1 or more"),
-        ({"devices": "two"}, "--devices two: give a number"),
+        ({"devices": 0}, "devices 0: must be 1 or more"),
+        ({"devices": "two"}, "devices two: give a number"),
     ],
 )
 def test_what_is_absent_is_named(options: dict[str, Any], message: str) -> None:
@@ -51,7 +52,7 @@ def test_what_is_absent_is_named(options: dict[str, Any], message: str) -> None:
 def test_more_devices_than_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(UserError, match=r"--devices 2: only 1 cuda"):
+    with pytest.raises(UserError, match=r"devices 2: only 1 cuda"):
         launch("cuda", 2)
 
 
@@ -184,9 +185,12 @@ def test_all_processes_but_the_first_end_after_training(monkeypatch: pytest.Monk
 
 
 def test_what_runs_on_one_device_says_so() -> None:
-    require_one_device(1, "this")
-    with pytest.raises(UserError, match="--devices 2: this runs on one device"):
-        require_one_device(2, "this")
+    for where, message in (
+        (LaunchConfig(devices=2), "^devices 2: a dance runs on one device"),
+        (LaunchConfig(compile=True), "^compile: a dance is not compiled"),
+    ):
+        with pytest.raises(UserError, match=message):
+            launch_one(where, "a dance")
 
 
 @pytest.mark.usefixtures("cpu_only")

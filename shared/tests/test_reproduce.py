@@ -15,7 +15,7 @@ from priors_shared.reports import Section, Verdict
 CALLS: list[tuple[str, bool]] = []
 
 
-def good(report_dir: Path, quick: bool, progress: type[Progress]) -> Section:
+def good(report_dir: Path, quick: bool, progress: type[Progress], results: Path) -> Section:
     CALLS.append(("good", quick))
     with progress(2, "good train") as bar:
         bar.advance(2, loss=0.5)
@@ -23,16 +23,16 @@ def good(report_dir: Path, quick: bool, progress: type[Progress]) -> Section:
     return Section("Good <package>", [Verdict(True, "It holds.")])
 
 
-def bad(report_dir: Path, quick: bool, progress: type[Progress]) -> Section:
+def bad(report_dir: Path, quick: bool, progress: type[Progress], results: Path) -> Section:
     CALLS.append(("bad", quick))
     raise RuntimeError("lost the\nplot")
 
 
-def odd(report_dir: Path, quick: bool, progress: type[Progress]) -> str:
+def odd(report_dir: Path, quick: bool, progress: type[Progress], results: Path) -> str:
     return "not a section"
 
 
-def interrupted(report_dir: Path, quick: bool, progress: type[Progress]) -> Section:
+def interrupted(report_dir: Path, quick: bool, progress: type[Progress], results: Path) -> Section:
     raise KeyboardInterrupt
 
 

@@ -27,11 +27,11 @@ from hyperfields.guidance.procedural import (
 )
 from hyperfields.guidance.score import View, add_noise, noise_of
 from hyperfields.presets import HELD_OUT, procedural_unet
-from hyperfields.training import loop
 from hyperfields.training.guidance import train_guidance, training_images
 from priors_shared.checkpoints import save_weights
 from priors_shared.errors import UserError
 from priors_shared.runs import Run
+from priors_shared.testing import killed_at_checkpoint
 
 PROMPTS = ("a red mug", "a blue plate")
 
@@ -56,20 +56,12 @@ def train(config: GuidanceConfig, folder: Path) -> dict[str, Tensor]:
 
 
 def test_a_killed_training_resumes_to_the_same_weights(
-    tiny: GuidanceConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: GuidanceConfig, tmp_path: Path
 ) -> None:
     pytest.importorskip("diffusers")
     whole = train(tiny, tmp_path / "whole")
-    saved = loop.save_training_state
-
-    def killed(*args: object, **options: object) -> None:
-        saved(*args, **options)  # type: ignore[arg-type]
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(loop, "save_training_state", killed)
-    with pytest.raises(KeyboardInterrupt):
+    with killed_at_checkpoint(1):
         train(tiny, tmp_path / "killed")
-    monkeypatch.undo()
     resumed = train(tiny, tmp_path / "killed")
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
     other = train(replace(tiny, seed=1), tmp_path / "other")

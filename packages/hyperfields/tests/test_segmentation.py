@@ -28,11 +28,11 @@ from hyperfields.segmentation.network import SegmentationNetwork
 from hyperfields.segmentation.pretrained import HyperSegmentationFields
 from hyperfields.segmentation.scenes import labelled_scenes, resized, view_inputs
 from hyperfields.segmentation.training import sample_batch, train_segmentation
-from hyperfields.training import loop
 from hyperfields.training.distillation import Distillation
 from priors_shared.errors import UserError
 from priors_shared.experiments import Lab
 from priors_shared.runs import Run
+from priors_shared.testing import killed_at_checkpoint
 
 FIELD = FieldConfig(
     layers=3, width=16, levels=3, level_features=2, log2_rows=8, finest=16, frequencies=2
@@ -146,20 +146,10 @@ def test_loss_is_zero_for_the_scene_itself() -> None:
     assert Distillation(Net())(*batch[:4], wrong, batch[5]) > 5 * loss
 
 
-def test_a_killed_training_resumes_to_the_same_weights(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_killed_training_resumes_to_the_same_weights(tmp_path: Path) -> None:
     whole = train(TINY, tmp_path / "whole")
-    saved = loop.save_training_state
-
-    def killed(*args: object, **options: object) -> None:
-        saved(*args, **options)  # type: ignore[arg-type]
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(loop, "save_training_state", killed)
-    with pytest.raises(KeyboardInterrupt):
+    with killed_at_checkpoint(1):
         train(TINY, tmp_path / "killed")
-    monkeypatch.undo()
     resumed = train(TINY, tmp_path / "killed")
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
     loaded = HyperSegmentationFields.from_pretrained(tmp_path / "whole")

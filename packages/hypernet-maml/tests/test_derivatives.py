@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from hypernet_maml import derivatives
+from hypernet_maml.models import derivatives
 
 GEOMETRIES = {
     "plain": ((1, 1), (1, 1), (1, 1), 1),

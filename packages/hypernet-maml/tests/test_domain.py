@@ -12,22 +12,24 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from hypernet_maml import domain
+from hypernet_maml.adaptation.rsc import Challenge
 from hypernet_maml.cli import main
 from hypernet_maml.config import Domain, DomainConfig, LaunchConfig, NetworkConfig
-from hypernet_maml.data import InMemory, crop_and_grey, domain_sets
-from hypernet_maml.domain import DomainObjective, train_domains
-from hypernet_maml.hyperconv import is_hyper_parameter, output_l2
-from hypernet_maml.learner import load_network
-from hypernet_maml.networks import Classifier, build_network
+from hypernet_maml.data.augment import crop_and_grey
+from hypernet_maml.data.sources import InMemory, domain_sets
+from hypernet_maml.models.hyperconv import is_hyper_parameter, output_l2
+from hypernet_maml.models.networks import Classifier, build_network
 from hypernet_maml.presets import DOMAIN
-from hypernet_maml.rsc import Challenge
-from hypernet_maml.training import build_optimizer, learning_rate
+from hypernet_maml.pretrained import load_network
+from hypernet_maml.training import domain
+from hypernet_maml.training.domain import DomainObjective, train_domains
+from hypernet_maml.training.supervised import build_optimizer, learning_rate
 from priors_shared.checkpoints import save_weights
 from priors_shared.datasets import ImageDataset
 from priors_shared.datasets.pacs import CLASSES, DOMAINS
 from priors_shared.errors import UserError
 from priors_shared.runs import Run, read_metrics
+from priors_shared.testing import killed_at_checkpoint
 
 SIDE = 16
 NET = NetworkConfig(kind="resnet18", width=2, image_size=SIDE)
@@ -59,12 +61,12 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
         asked.append((name, split))
         return made_domain(name, split)
 
-    monkeypatch.setattr("hypernet_maml.data.load_dataset", load)
+    monkeypatch.setattr("hypernet_maml.data.sources.load_dataset", load)
     return asked
 
 
 def config(**changes: Any) -> DomainConfig:
-    values: dict[str, Any] = {"network": NET, "epochs": 3, "batch": 20, "milestones": (2,)}
+    values: dict[str, Any] = {"network": NET, "epochs": 3, "batch_size": 20, "milestones": (2,)}
     return DomainConfig(**{**values, **changes})
 
 
@@ -144,7 +146,7 @@ def test_joined_domains_keep_images_beside_their_classes(loaded: list[tuple[str,
 
 def test_too_few_images_for_a_batch(loaded: list[tuple[str, str]], tmp_path: Path) -> None:
     with pytest.raises(UserError, match="84 images make no batch of 85"):
-        run_training(config(batch=85), tmp_path / "run")
+        run_training(config(batch_size=85), tmp_path / "run")
 
 
 # --- the loss ---
@@ -209,22 +211,11 @@ def test_the_published_settings() -> None:
 # --- the run ---
 
 
-def test_a_killed_run_ends_as_a_straight_one(
-    loaded: list[tuple[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_killed_run_ends_as_a_straight_one(loaded: list[tuple[str, str]], tmp_path: Path) -> None:
     straight = run_training(config(), tmp_path / "straight")
-    saved = domain.save_training_state
-    for stop in (1, 2, 3):  # dies right after the checkpoint of this epoch
-
-        def dies(*args: object, step: int, stop: int = stop, **rest: object) -> None:
-            saved(*args, step=step, **rest)  # type: ignore[arg-type]
-            if step == stop:
-                raise KeyboardInterrupt
-
-        monkeypatch.setattr(domain, "save_training_state", dies)
-        with pytest.raises(KeyboardInterrupt):
+    for number in (1, 0, 1, 1):
+        with killed_at_checkpoint(number):
             run_training(config(), tmp_path / "killed", resume=True)
-    monkeypatch.setattr(domain, "save_training_state", saved)
     resumed = run_training(config(), tmp_path / "killed", resume=True)
     expected = straight.state_dict()
     assert all(torch.equal(value, expected[name]) for name, value in resumed.state_dict().items())
@@ -351,7 +342,7 @@ def test_one_image_in_ten_is_grey_and_none_is_flipped() -> None:
 
 # --- the command ---
 
-SMALL = ["--image-size", str(SIDE), "--epochs", "2", "--batch", "20", "--quiet"]
+SMALL = ["--image-size", str(SIDE), "--epochs", "2", "--batch-size", "20", "--quiet"]
 
 
 def save_checkpoint(folder: Path, shape: NetworkConfig = NET) -> str:
@@ -377,7 +368,7 @@ def test_the_command_trains_from_a_checkpoint_resumes_and_exports(
     assert f"photo: {100 * found['accuracy']:.1f} % of its 42 images" in printed
     assert (out / "plots" / "domain.png").is_file()
     record = json.loads((out / "config.json").read_text())
-    assert (record["held_out"], record["rsc"], record["batch"]) == ("photo", False, 20)
+    assert (record["held_out"], record["rsc"], record["batch_size"]) == ("photo", False, 20)
     assert record["network"] == asdict(replace(NET, classes=5))  # the checkpoint's, at this size
     main([*argv, "--resume"])  # a finished run says the same again
     assert capsys.readouterr().out == printed
@@ -403,7 +394,16 @@ def test_the_command_trains_from_a_checkpoint_resumes_and_exports(
             ["domain", "pacs_hyperresnet18_cpu", "BASE", "--width", "8"],
             "the network is the checkpoint's",
         ),
-        (["domain", "pacs_hyperresnet18_cpu", "--epochs", "0"], "epochs must be at least 1, got 0"),
+        (
+            ["domain", "pacs_hyperresnet18_cpu", "--epochs", "0"],
+            "--epochs must be at least 1, got 0",
+        ),
+        (
+            ["domain", "pacs_hyperresnet18_cpu", "--checkpoint-every", "0"],
+            "--checkpoint-every must be at least 1",
+        ),
+        (["domain", "pacs_hyperresnet18_cpu", "--compile"], "--compile: this training is not"),
+        (["domain", "pacs_hyperresnet18_cpu", "--workers", "2"], "--workers"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(

@@ -14,22 +14,21 @@ from hypernet_maml.config import Domain, TrainConfig
 from hypernet_maml.experiments import EXPERIMENTS
 from hypernet_maml.experiments.classification import ARMS, TABLES, final_accuracy, row_title
 from hypernet_maml.experiments.evidence import (
-    SEEDS,
     Claim,
     Evidence,
-    Study,
     evidence_section,
     verdict,
 )
-from hypernet_maml.metatraining import new_learner, save_learner
-from hypernet_maml.networks import build_network
+from hypernet_maml.models.networks import build_network
 from hypernet_maml.presets import DOMAIN, META, TRAIN
-from hypernet_maml.training import save_network
+from hypernet_maml.training.metatraining import new_learner, save_learner
+from hypernet_maml.training.supervised import save_network
 from priors_shared.checkpoints import CONFIG
 from priors_shared.datasets import ImageDataset
 from priors_shared.reports import Measured, Table
 from priors_shared.runs import Run
 
+SEEDS = (0, 1, 2)
 PRESET = "cifar10_hyperwrn_16_1_cpu"
 
 
@@ -175,7 +174,7 @@ def test_movement_is_compared_on_the_layers_that_hypernetworks_generate(
     targets = torch.arange(5).repeat_interleave(6)
     names = tuple("abcde")
     images = ImageDataset("noise", noise, targets, names, split="test")
-    monkeypatch.setattr("hypernet_maml.data.load_dataset", lambda *_, **__: images)
+    monkeypatch.setattr("hypernet_maml.data.sources.load_dataset", lambda *_, **__: images)
     monkeypatch.setattr("hypernet_maml.experiments.few_shot.MOVED_TASKS", 1)
     runs = tmp_path / "runs"
     for seed in (0, 1):
@@ -227,21 +226,6 @@ def test_without_runs_quick_writes_nothing(tmp_path: Path) -> None:
     for experiment in EXPERIMENTS.values():
         experiment(preset="cpu", out=tmp_path, quick=True, runs=tmp_path / "runs")
     assert not list(tmp_path.glob("*"))
-
-
-def test_a_study_trains_what_is_missing_and_never_twice(tmp_path: Path) -> None:
-    trained: list[Path] = []
-
-    def train(run: Run) -> None:
-        trained.append(run.out)
-        _touch_model(run.out)
-
-    folder = tmp_path / "runs" / "a"
-    assert not Study("cpu", tmp_path, tmp_path, quick=True).finished(folder, TrainConfig(), train)
-    for _ in range(2):
-        study = Study("cpu", tmp_path, tmp_path, quick=False)
-        assert study.finished(folder, TrainConfig(), train)
-    assert trained == [folder]
 
 
 def test_every_preset_that_experiments_name_is_there() -> None:

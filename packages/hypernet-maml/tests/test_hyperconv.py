@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from hypernet_maml.config import NetworkConfig
-from hypernet_maml.hyperconv import (
+from hypernet_maml.models.hyperconv import (
     HyperConv2d,
     Hypernetwork,
     generated_weights,
@@ -21,7 +21,7 @@ from hypernet_maml.hyperconv import (
     output_l2,
     reparameterize,
 )
-from hypernet_maml.networks import build_network
+from hypernet_maml.models.networks import build_network
 
 # Counted by hand from the rule in networks.py; the thesis rounds them (Tables 3.3 and 3.4).
 COUNTS = [

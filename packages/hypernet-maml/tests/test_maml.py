@@ -10,15 +10,15 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from hypernet_maml.config import InnerLoop, NetworkConfig
-from hypernet_maml.hyperconv import hyper_layers, is_embedding, is_hyper_parameter
-from hypernet_maml.maml import (
+from hypernet_maml.adaptation.maml import (
     MetaLearner,
     accumulate_meta_gradient,
     evaluate_tasks,
     gram_matrix,
 )
-from hypernet_maml.networks import build_network
+from hypernet_maml.config import InnerLoop, NetworkConfig
+from hypernet_maml.models.hyperconv import hyper_layers, is_embedding, is_hyper_parameter
+from hypernet_maml.models.networks import build_network
 from priors_shared.episodes import FewShotEpisodes
 
 NETWORKS = {

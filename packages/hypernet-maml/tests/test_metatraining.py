@@ -11,25 +11,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from hypernet_maml import metatraining
+from hypernet_maml.adaptation.maml import MetaLearner
 from hypernet_maml.config import InnerLoop, LaunchConfig, MetaConfig, NetworkConfig
-from hypernet_maml.data import load_images
+from hypernet_maml.data.sources import load_images
+from hypernet_maml.evaluation import VALIDATION_SEED, evaluate_learner, inner_movement
 from hypernet_maml.export import export_onnx, export_safetensors
-from hypernet_maml.hyperconv import hyper_layers
-from hypernet_maml.learner import SHIPPED, FewShotLearner, load_network
-from hypernet_maml.maml import MetaLearner
-from hypernet_maml.metatraining import (
-    evaluate_learner,
-    inner_movement,
-    metatrain,
-    new_learner,
-    save_learner,
-)
-from hypernet_maml.networks import Classifier, build_network
+from hypernet_maml.models.hyperconv import hyper_layers
+from hypernet_maml.models.networks import Classifier, build_network
+from hypernet_maml.pretrained import SHIPPED, FewShotLearner, load_network
+from hypernet_maml.training.metatraining import metatrain, new_learner, save_learner
 from priors_shared.datasets import ImageDataset, load_dataset
 from priors_shared.episodes import FewShotSampler
 from priors_shared.errors import UserError
 from priors_shared.runs import Run, read_metrics
+from priors_shared.testing import killed_at_checkpoint
 
 SIDE = 16
 NET = NetworkConfig(kind="conv4", width=6, channels=1, image_size=SIDE)
@@ -40,7 +35,7 @@ CONFIG = MetaConfig(
     shots=2,
     queries=3,
     tasks=2,
-    iterations=6,
+    steps=6,
     halve_every=3,
     validate_every=2,
     validation_tasks=4,
@@ -63,7 +58,7 @@ def blobs(split: str) -> ImageDataset:
 @pytest.fixture(autouse=True)
 def data(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "hypernet_maml.data.load_dataset", lambda _, split, *__, **___: blobs(split)
+        "hypernet_maml.data.sources.load_dataset", lambda _, split, *__, **___: blobs(split)
     )
 
 
@@ -99,26 +94,15 @@ def test_a_new_learner_keeps_the_features_and_draws_a_classifier() -> None:
     assert torch.equal(learner.net.classifier.weight, twin.net.classifier.weight)  # type: ignore[union-attr]
     assert not torch.equal(learner.net.classifier.weight, other.net.classifier.weight)  # type: ignore[union-attr]
     plain = replace(NET, sharing="none")
-    with pytest.raises(UserError, match=r"--algorithm hyper-maml: .* needs a network with hyper"):
+    with pytest.raises(UserError, match=r"algorithm: hyper-maml: .* needs a network with hyper"):
         new_learner(pretrained("none"), plain, CONFIG)
 
 
-def test_a_killed_run_ends_as_a_straight_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_killed_run_ends_as_a_straight_one(tmp_path: Path) -> None:
     straight = run_metatraining(CONFIG, tmp_path / "straight")
-    saved = metatraining.save_training_state
-    for stop in (2, 4):
-
-        def dies(*args: object, step: int, stop: int = stop, **rest: object) -> None:
-            saved(*args, step=step, **rest)  # type: ignore[arg-type]
-            if step == stop:
-                raise KeyboardInterrupt
-
-        monkeypatch.setattr(metatraining, "save_training_state", dies)
-        with pytest.raises(KeyboardInterrupt):
+    for _ in range(2):
+        with killed_at_checkpoint(1):
             run_metatraining(CONFIG, tmp_path / "killed", resume=True)
-    monkeypatch.setattr(metatraining, "save_training_state", saved)
     resumed = run_metatraining(CONFIG, tmp_path / "killed", resume=True)
     assert same(resumed.state_dict(), straight.state_dict())
     assert read_metrics(tmp_path / "killed") == read_metrics(tmp_path / "straight")
@@ -129,14 +113,14 @@ def test_the_learner_written_is_the_best_in_validation(tmp_path: Path) -> None:
     best = max(m["val_accuracy"] for m in read_metrics(tmp_path / "run") if "val_accuracy" in m)
     loaded = FewShotLearner.from_pretrained(tmp_path / "run")
     validation = FewShotSampler(blobs("val"), ways=3, shots=2, queries=3)
-    found = evaluate_learner(loaded.learner, validation, tasks=4, seed=metatraining.VALIDATION_SEED)
+    found = evaluate_learner(loaded.learner, validation, tasks=4, seed=VALIDATION_SEED)
     assert found.mean().item() == pytest.approx(best)
     assert loaded.trained["dataset"] == "blobs"
     assert loaded.network == replace(NET, classes=3)
 
 
 def test_meta_training_improves_on_its_start(tmp_path: Path) -> None:
-    config = replace(CONFIG, iterations=60, validate_every=60, halve_every=60, tasks=4)
+    config = replace(CONFIG, steps=60, validate_every=60, halve_every=60, tasks=4)
     sampler = FewShotSampler(blobs("test"), ways=3, shots=2, queries=3)
     before = evaluate_learner(new_learner(pretrained(), NET, config), sampler, tasks=60, seed=0)
     learner = run_metatraining(config, tmp_path / "run")
@@ -263,7 +247,7 @@ def test_onnx_has_the_plain_networks_operators_and_logits(tmp_path: Path) -> Non
 
 
 def test_shipped_weights_learn_characters_they_never_saw(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hypernet_maml.data.load_dataset", load_dataset)
+    monkeypatch.setattr("hypernet_maml.data.sources.load_dataset", load_dataset)
     learner = FewShotLearner.from_pretrained("fc100-5way-cpu")
     glyphs = load_images("glyphs", "test", None, learner.network, adjust=True)
     sampler = FewShotSampler(glyphs, ways=learner.ways, shots=5, queries=5)

@@ -9,11 +9,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hypernet_maml.adaptation.rsc import (
+    Challenge,
+    challenge_mask,
+    challenged_logits,
+    draw_challenge,
+)
 from hypernet_maml.config import NetworkConfig
-from hypernet_maml.hyperconv import generate_once, hyper_layers, reparameterize
-from hypernet_maml.layers import Linear
-from hypernet_maml.networks import Classifier, build_network
-from hypernet_maml.rsc import Challenge, challenge_mask, challenged_logits, draw_challenge
+from hypernet_maml.models.hyperconv import generate_once, hyper_layers, reparameterize
+from hypernet_maml.models.layers import Linear
+from hypernet_maml.models.networks import Classifier, build_network
 from priors_shared.errors import UserError
 
 KINDS = pytest.mark.parametrize("by_cell", [True, False], ids=["cells", "channels"])

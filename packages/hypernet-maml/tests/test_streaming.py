@@ -12,9 +12,9 @@ from PIL import Image
 from torch import Tensor
 
 from hypernet_maml.config import LaunchConfig, NetworkConfig, TrainConfig
-from hypernet_maml.data import classification_sources
-from hypernet_maml.streaming import StreamedImages, streamed_sources
-from hypernet_maml.training import train
+from hypernet_maml.data.sources import classification_sources
+from hypernet_maml.data.streaming import StreamedImages, streamed_sources
+from hypernet_maml.training.supervised import train
 from priors_shared.errors import UserError
 from priors_shared.runs import Run, read_metrics
 
@@ -53,7 +53,7 @@ def test_augmentation_depends_on_seed_epoch_and_image_alone(root: Path) -> None:
     alone, pair = sources(root)[0], sources(root, workers=2)[0]
     first = everything(alone, (0, 0, 0))
     assert first.shape == (18, 3, 16, 16)
-    assert torch.equal(first, everything(pair, (0, 0, 0), batch=4))
+    assert torch.equal(first, everything(pair, (0, 0, 0), batch_size=4))
     assert not torch.equal(first, everything(alone, (0, 1, 0)))
     some = torch.tensor([7, 2])
     ((images, targets),) = alone.epoch(some, 8, path=(0, 0, 0), augment=True)
@@ -96,7 +96,7 @@ def test_training_from_folders_learns_and_resumes_exactly(root: Path, tmp_path: 
         dataset=f"stream:{root}",
         network=replace(NETWORK, sharing="unshared"),
         epochs=4,
-        batch=6,
+        batch_size=6,
         learning_rate=0.05,
         milestones=(),
     )

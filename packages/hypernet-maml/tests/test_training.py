@@ -10,20 +10,25 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hypernet_maml import training
-from hypernet_maml.config import LaunchConfig, NetworkConfig, TrainConfig
-from hypernet_maml.data import (
+from hypernet_maml.config import NetworkConfig, StreamLaunchConfig, TrainConfig
+from hypernet_maml.data.augment import crop_and_flip
+from hypernet_maml.data.sources import (
     InMemory,
     classification_sets,
-    crop_and_flip,
     load_images,
     split_per_class,
 )
-from hypernet_maml.hyperconv import generate_once, hyper_layers, is_hyper_parameter, output_l2
-from hypernet_maml.layers import BatchNorm2d
-from hypernet_maml.learner import load_network
-from hypernet_maml.networks import Classifier, build_network
-from hypernet_maml.training import (
+from hypernet_maml.models.hyperconv import (
+    generate_once,
+    hyper_layers,
+    is_hyper_parameter,
+    output_l2,
+)
+from hypernet_maml.models.layers import BatchNorm2d
+from hypernet_maml.models.networks import Classifier, build_network
+from hypernet_maml.pretrained import load_network
+from hypernet_maml.training import supervised
+from hypernet_maml.training.supervised import (
     Objective,
     build_optimizer,
     learning_rate,
@@ -34,10 +39,11 @@ from priors_shared.checkpoints import load_training_state
 from priors_shared.datasets import ImageDataset
 from priors_shared.errors import UserError
 from priors_shared.runs import Run, read_metrics
+from priors_shared.testing import killed_at_checkpoint
 
 SIDE = 16
 NET = NetworkConfig(kind="conv4", width=6, channels=1, image_size=SIDE)
-QUIET = LaunchConfig(accelerator="cpu", quiet=True)
+QUIET = StreamLaunchConfig(accelerator="cpu", quiet=True)
 
 
 def stripes(classes: int = 4, images: int = 20) -> ImageDataset:
@@ -57,11 +63,17 @@ def stripes(classes: int = 4, images: int = 20) -> ImageDataset:
 
 @pytest.fixture(autouse=True)
 def data(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hypernet_maml.data.load_dataset", lambda *_, **__: stripes())
+    monkeypatch.setattr("hypernet_maml.data.sources.load_dataset", lambda *_, **__: stripes())
 
 
 def config(**changes: object) -> TrainConfig:
-    values = {"dataset": "stripes", "network": NET, "epochs": 4, "batch": 8, "learning_rate": 0.05}
+    values = {
+        "dataset": "stripes",
+        "network": NET,
+        "epochs": 4,
+        "batch_size": 8,
+        "learning_rate": 0.05,
+    }
     return TrainConfig(**{**values, "milestones": (3,), "augment": False, **changes})  # type: ignore[arg-type]
 
 
@@ -133,23 +145,12 @@ def test_the_published_schedule() -> None:
 
 
 @pytest.mark.parametrize("swa_from", [None, 1])
-def test_a_killed_run_ends_as_a_straight_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, swa_from: int | None
-) -> None:
+def test_a_killed_run_ends_as_a_straight_one(tmp_path: Path, swa_from: int | None) -> None:
     settings = config(swa_from=swa_from, augment=True)
     straight = run_training(settings, tmp_path / "straight")
-    saved = training.save_training_state
-    for stop in (1, 3):  # dies right after the checkpoint of this epoch, and once before any
-
-        def dies(*args: object, step: int, stop: int = stop, **rest: object) -> None:
-            saved(*args, step=step, **rest)  # type: ignore[arg-type]
-            if step == stop:
-                raise KeyboardInterrupt
-
-        monkeypatch.setattr(training, "save_training_state", dies)
-        with pytest.raises(KeyboardInterrupt):
+    for number in (1, 0, 2):
+        with killed_at_checkpoint(number):
             run_training(settings, tmp_path / "killed", resume=True)
-    monkeypatch.setattr(training, "save_training_state", saved)
     resumed = run_training(settings, tmp_path / "killed", resume=True)
     expected = straight.state_dict()
     assert all(torch.equal(value, expected[name]) for name, value in resumed.state_dict().items())
@@ -162,13 +163,13 @@ def test_the_average_is_the_mean_of_the_epochs_snapshots(
 ) -> None:
     """Of embeddings and hypernetworks, not of the weights they generate."""
     snapshots: list[dict[str, Tensor]] = []
-    evaluate = training.evaluate
+    evaluate = supervised.evaluate
 
     def spy(net: Classifier, *rest: object) -> float:
         snapshots.append({n: p.detach().clone() for n, p in net.named_parameters()})
         return evaluate(net, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(training, "evaluate", spy)
+    monkeypatch.setattr(supervised, "evaluate", spy)
     found = run_training(config(swa_from=1), tmp_path / "run")
     averaged = snapshots[1:4]  # the last snapshot is of the average itself
     for name, parameter in found.named_parameters():

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 
 from priors_shared.errors import UserError
-from priors_shared.launching import follows
+from priors_shared.launching import LaunchConfig, follows
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -92,14 +92,18 @@ def share(batch: Sequence[Item], fabric: Fabric) -> Sequence[Item]:
     return mine if len(batch) >= fabric.world_size else batch
 
 
-def require_one_device(devices: int, what: str) -> None:
-    """Refuse more devices for what runs on one.
+def launch_one(where: LaunchConfig, what: str) -> Fabric:
+    """Fabric on one device, for what neither runs on several nor is compiled; sets the threads.
 
     Raises:
-        UserError: more than one.
+        UserError: more was asked for, or a device that is not to be had.
     """
-    if devices != 1:
-        raise UserError(f"--devices {devices}: {what} runs on one device; leave the option out")
+    set_threads(where.threads)
+    if where.devices != 1:
+        raise UserError(f"devices {where.devices}: {what} runs on one device; leave the option out")
+    if where.compile:
+        raise UserError(f"compile: {what} is not compiled; leave the option out")
+    return launch(where.accelerator, 1, where.precision)
 
 
 def end_followers(fabric: Fabric) -> None:
@@ -178,12 +182,12 @@ def _present_devices(accelerator: str, devices: int | str) -> int:
     try:
         count = int(devices)
     except ValueError:
-        raise UserError(f"--devices {devices}: give a number, or auto") from None
+        raise UserError(f"devices {devices}: give a number, or auto") from None
     present = torch.cuda.device_count() if accelerator == "cuda" else 1
     if count < 1:
-        raise UserError(f"--devices {count}: must be 1 or more")
+        raise UserError(f"devices {count}: must be 1 or more")
     if count > present and accelerator != "cpu":
-        raise UserError(f"--devices {count}: only {present} {accelerator} device(s) here")
+        raise UserError(f"devices {count}: only {present} {accelerator} device(s) here")
     return count
 
 

@@ -2,10 +2,11 @@
 
 A package registers a function in the entry-point group `priors.reproduce`:
 
-    def run(report_dir: Path, quick: bool, progress: type[Progress]) -> Section
+    def run(report_dir: Path, quick: bool, progress: type[Progress], results: Path) -> Section
 
 It writes its files to `report_dir`, which exists, takes minutes on two cores where `quick`, shows
-`with progress(total, description) as bar: bar.advance(loss=0.3)`, and returns its part of the page.
+`with progress(total, description) as bar: bar.advance(loss=0.3)`, and returns its part of the page, with what earlier
+long runs left in `results`, if that folder is there.
 """
 
 import argparse
@@ -82,10 +83,18 @@ def _run(options: argparse.Namespace) -> int:
         return commands.update(options.results)
     if options.claim:
         return commands.rerun(options.claim, options.results, options.out / "claims", options.runs)
-    return reproduce(options.out, only=options.only, quick=not options.full)
+    return reproduce(
+        options.out, only=options.only, quick=not options.full, results=options.results
+    )
 
 
-def reproduce(out: Path, *, only: Sequence[str] = (), quick: bool = True) -> int:
+def reproduce(
+    out: Path,
+    *,
+    only: Sequence[str] = (),
+    quick: bool = True,
+    results: Path = Path("docs/results"),
+) -> int:
     """Run the registered experiments and write `out`/index.html; return the number that failed.
 
     A failing package gets a section that says so and a file error.txt; the others run on.
@@ -94,6 +103,7 @@ def reproduce(out: Path, *, only: Sequence[str] = (), quick: bool = True) -> int
         out: folder of the report; each package has a folder of its own in it.
         only: names of packages; all where empty.
         quick: minutes rather than hours.
+        results: folder of stored rows.
 
     Raises:
         UserError: a name that is not registered, nothing registered, or `out` is a file.
@@ -115,7 +125,7 @@ def reproduce(out: Path, *, only: Sequence[str] = (), quick: bool = True) -> int
         _say(f"[{number}/{len(chosen)}] {entry.name}")
         started = time.monotonic()
         try:
-            section = entry.load()(folder, quick, Progress)
+            section = entry.load()(folder, quick, Progress, results)
             if not isinstance(section, Section):
                 raise TypeError(f"{entry.value} returned a {type(section).__name__}, not a Section")
         except Exception as error:  # whatever it is, the others' results are wanted

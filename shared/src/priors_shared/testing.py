@@ -22,8 +22,10 @@ import os
 import subprocess
 import sys
 from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import no_type_check
+from unittest.mock import patch
 
 import pytest
 
@@ -94,6 +96,28 @@ def reference_data() -> Path:
 def reference_parity() -> Path:
     """Folder of other implementations' outputs, from `PRIORS_PARITY`; skips where it is unset."""
     return _folder("PRIORS_PARITY")
+
+
+@contextmanager
+def killed_at_checkpoint(number: int) -> Generator[None, None, None]:
+    """What trains within by a `TrainingLoop` dies right after its checkpoint of this number; 0: before the first.
+
+    Resumed, it must end as if it had never been killed.
+    """
+    from priors_shared import training  # late: jaxtyping checks only what is imported after it
+
+    save, written = training.save_training_state, 0
+
+    def dies(*args: object, **options: object) -> None:
+        nonlocal written
+        if number > 0:
+            save(*args, **options)  # type: ignore[arg-type]
+        written += 1
+        if written >= number:
+            raise KeyboardInterrupt
+
+    with patch.object(training, "save_training_state", dies), pytest.raises(KeyboardInterrupt):
+        yield
 
 
 def run_on_two_processes(program: str, *arguments: str) -> str:

@@ -100,7 +100,8 @@ class TrainingLoop:
         self._modules = dict(modules or {})
         self._stage, self._steps_before, self._title = stage, steps_before, title
         self._advice = advice
-        self._window: dict[str, list[float]] = {}
+        self._window: dict[str, list[Tensor | float]] = {}
+        self._losses: list[Tensor | float] = []
         if run.resumed:
             self._resume(run.checkpoints)
 
@@ -119,34 +120,45 @@ class TrainingLoop:
             metrics: more to log, numbers or tensors of one.
 
         Raises:
-            UserError: the loss or a weight is not finite.
+            UserError: a loss since the last line or checkpoint, or a weight, is not finite.
         """
-        value = self._mean_over_processes(loss)
         self.done += 1
-        if not math.isfinite(value):
-            self._stop("the loss")
-        metrics = {"loss": value, **metrics}
+        loss = self._mean_over_processes(loss)
+        self._losses.append(loss)
+        metrics = {"loss": loss, **metrics}
         for name in self._means:
-            self._window.setdefault(name, []).append(float(metrics[name]))
+            value = metrics[name]
+            self._window.setdefault(name, []).append(
+                value.detach() if isinstance(value, Tensor) else value
+            )
         validates = self._validate is not None and self._due("validate_every")
         logs, saves = validates or self._due("log_every"), self._due("checkpoint_every")
-        if (validates or saves) and not all(
-            torch.isfinite(p).all() for p in self._model.parameters()
-        ):
-            self._stop("a weight")
-        shown: dict[str, float] = {} if self._summarise else {"loss": value}
+        if logs or saves:
+            self._require_finite(weights=validates or saves)
+        shown: dict[str, float] = {}
         if logs:
-            shown |= self._log(metrics, validates)
+            shown = self._log(metrics, validates)
         self._progress.advance(**shown)
         if saves:
             self._save()
+
+    def _require_finite(self, *, weights: bool) -> None:
+        # Not at every step: to read a number would make an accelerator wait.
+        finite = [math.isfinite(float(loss)) for loss in self._losses]
+        self._losses.clear()
+        if not all(finite):
+            self._stop("the loss", self.done - len(finite) + 1 + finite.index(False))
+        if weights and not all(torch.isfinite(p).all() for p in self._model.parameters()):
+            self._stop("a weight", self.done)
 
     def _due(self, cadence: str) -> bool:
         return self.done % self._every[cadence] == 0 or self.done == self.steps
 
     def _log(self, metrics: dict[str, Any], validates: bool) -> dict[str, float]:
         """Write a line; returns what of it is worth showing."""
-        line = metrics | {name: sum(kept) / len(kept) for name, kept in self._window.items()}
+        line = metrics | {
+            name: sum(map(float, kept)) / len(kept) for name, kept in self._window.items()
+        }
         self._window = {}
         line = {name: v.item() if isinstance(v, Tensor) else v for name, v in line.items()}
         shown = {"loss": line["loss"]}
@@ -178,7 +190,10 @@ class TrainingLoop:
             optimizer=self._optimizer,
             step=self.done,
             stage=self._stage,
-            extra={"window": self._window, "best": self.best},
+            extra={
+                "window": {name: list(map(float, kept)) for name, kept in self._window.items()},
+                "best": self.best,
+            },
             extra_tensors=tensors,
         )
 
@@ -197,21 +212,23 @@ class TrainingLoop:
         self.done = state.step
         self.best = state.extra.get("best")
         self.best_state = state.tensors_below("best/") or None
+        if self.best is not None and self.best_state is None:
+            raise UserError(f"{folder}: a checkpoint of another version, which can't be resumed")
         self._window = state.extra.get("window", {})
 
-    def _mean_over_processes(self, loss: Tensor | float) -> float:
+    def _mean_over_processes(self, loss: Tensor | float) -> Tensor | float:
         distributed = torch.distributed
         if not (distributed.is_available() and distributed.is_initialized()):
-            return float(loss.detach() if isinstance(loss, Tensor) else loss)
+            return loss.detach() if isinstance(loss, Tensor) else loss
         device = next(self._model.parameters()).device
         total = torch.as_tensor(loss, device=device, dtype=torch.float32).detach().clone()
         distributed.all_reduce(total)
-        return float(total) / distributed.get_world_size()
+        return total / distributed.get_world_size()
 
-    def _stop(self, what: str) -> None:
+    def _stop(self, what: str, step: int) -> None:
         if follows():
             raise SystemExit(2)  # the first process says why
         raise UserError(
-            f"learning_rate: {what} is not finite after step {self._steps_before + self.done} of {self._run.out}: "
+            f"learning_rate: {what} is not finite after step {self._steps_before + step} of {self._run.out}: "
             f"{self._advice}"
         )

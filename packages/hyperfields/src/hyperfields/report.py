@@ -11,12 +11,11 @@ from typing import Any
 from hyperfields.config import SHIPPED_MODEL
 from priors_shared.reports import Cell, Figure, Section, Table, Verdict
 
-RESULTS = Path("docs/results")
 LIVE = "a red bowl"
 _TEACHER_UPDATES, _UPDATES = 120, 40  # of the live trainings: about a minute on a core each
 
 
-def run(report_dir: Path, quick: bool, progress: type[Any]) -> Section:
+def run(report_dir: Path, quick: bool, progress: type[Any], results: Path) -> Section:
     """Generate the held-out scenes, teach and distill before the reader's eyes, return the page."""
     if not quick:
         from hyperfields.experiments import EXPERIMENTS
@@ -30,7 +29,7 @@ def run(report_dir: Path, quick: bool, progress: type[Any]) -> Section:
             "pass. It was trained on 45 combinations of nine shapes and eight colours; 27 others test it.",
             shipped_section(report_dir, progress),
             live_section(report_dir, quick),
-            *stored_sections(RESULTS if quick else report_dir),
+            *stored_sections(results if quick else report_dir),
         ],
     )
 

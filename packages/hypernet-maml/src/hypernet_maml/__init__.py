@@ -7,8 +7,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from hypernet_maml.hyperconv import hyperize, reparameterize
-    from hypernet_maml.learner import FewShotLearner, load_network
+    from hypernet_maml.models.hyperconv import hyperize, reparameterize
+    from hypernet_maml.pretrained import FewShotLearner, load_network
 
 __version__ = "0.1.0"
 __all__ = ["FewShotLearner", "__version__", "hyperize", "load_network", "reparameterize"]

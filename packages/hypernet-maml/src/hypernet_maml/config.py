@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from priors_shared import launching
+from priors_shared.ranges import require, require_positive
 
 CHECKPOINT_KIND = "hypernet-maml network"
 """What trained networks are called in a checkpoint's config.json."""
@@ -15,6 +16,7 @@ META_KIND = "hypernet-maml meta-learner"
 NetworkKind = Literal["wrn", "resnet18", "resnet34", "resnet12", "conv4"]
 Sharing = Literal["none", "unshared", "stage"]
 Algorithm = Literal["maml", "maml-precond", "fomaml", "anil", "hyper-maml"]
+Statistics = Literal["batch", "running"]
 Batching = Literal["loop", "grouped", "vmap"]
 Domain = Literal["photo", "art_painting", "cartoon", "sketch"]
 
@@ -43,9 +45,8 @@ class NetworkConfig:
     """a bias in the hypernetworks (ablation of Table 3.1)"""
 
     def __post_init__(self) -> None:
-        for name in ("depth", "width", "classes", "channels", "image_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        require(self, 1, "depth", "width", "classes", "channels")
+        require(self, 1, "image_size", most=2**13)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,8 +60,8 @@ class TrainConfig:
     """the network"""
     epochs: int = 200
     """passes over the training images"""
-    batch: int = 128
-    """images per update"""
+    batch_size: int = 128
+    """images of a step"""
     learning_rate: float = 0.1
     """of SGD with Nesterov's momentum 0.9"""
     milestones: tuple[int, ...] = (60, 120, 160)
@@ -87,9 +88,10 @@ class TrainConfig:
     """epochs between two checkpoints to resume from"""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch", "validate_every", "checkpoint_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        require(self, 1, "epochs", "validate_every", "checkpoint_every", "per_class")
+        require(self, 2, "batch_size")
+        require(self, 0, "weight_decay", "output_l2", "seed")
+        require_positive(self, "learning_rate", "swa_learning_rate", "decay")
         if self.swa_from is not None and not 0 <= self.swa_from < self.epochs:
             raise ValueError(
                 f"swa_from must be an epoch in 0 .. {self.epochs - 1}, got {self.swa_from}"
@@ -109,12 +111,12 @@ class InnerLoop:
     """of these steps"""
     first_order: bool = False
     """ignore second derivatives (fomaml always does)"""
-    statistics: Literal["batch", "running"] = "batch"
+    statistics: Statistics = "batch"
     """what batch norm uses: the batch's own statistics (transductive, as MAML's code) or the stored ones"""
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise ValueError(f"steps must be at least 1, got {self.steps}")
+        require(self, 1, "steps")
+        require_positive(self, "learning_rate")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,8 +135,8 @@ class MetaConfig:
     """query images of each class"""
     tasks: int = 4
     """tasks per update (meta-batch)"""
-    iterations: int = 4000
-    """outer updates"""
+    steps: int = 4000
+    """of the outer loop"""
     learning_rate: float = 1e-3
     """of Adam in the outer loop"""
     halve_every: int = 1000
@@ -150,6 +152,13 @@ class MetaConfig:
     seed: int = 0
     """of the classifier's initial weights and the tasks"""
 
+    def __post_init__(self) -> None:
+        require(self, 2, "ways")
+        require(self, 1, "shots", "queries", "tasks", "steps", "halve_every")
+        require(self, 1, "validate_every", "validation_tasks", "checkpoint_every")
+        require(self, 0, "seed")
+        require_positive(self, "learning_rate")
+
 
 @dataclass(frozen=True, kw_only=True)
 class DomainConfig:
@@ -163,8 +172,8 @@ class DomainConfig:
     """the network; a checkpoint brings its own, but for the image size"""
     epochs: int = 30
     """passes over the training images"""
-    batch: int = 64
-    """images per update, each beside its mirror image: the network sees twice as many"""
+    batch_size: int = 64
+    """images of a step, each beside its mirror image: the network sees twice as many"""
     learning_rate: float = 0.01
     """of SGD with Nesterov's momentum 0.9"""
     milestones: tuple[int, ...] = (24,)
@@ -187,9 +196,9 @@ class DomainConfig:
             raise ValueError(
                 f"unknown domain {self.held_out!r}: choose {', '.join(get_args(Domain))}"
             )
-        for name in ("epochs", "batch"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        require(self, 1, "epochs", "batch_size", "checkpoint_every")
+        require(self, 0, "weight_decay", "output_l2", "seed")
+        require_positive(self, "learning_rate", "decay")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,5 +207,11 @@ class LaunchConfig(launching.LaunchConfig):
 
     data_root: str | None = None
     """folder with the datasets (else the environment variable PRIORS_DATA)"""
-    workers: int = 4
-    """processes that read and decode images of imagenet and stream:PATH"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamLaunchConfig(LaunchConfig):
+    """The same, for images that are read while training."""
+
+    workers: int | None = None
+    """processes that read and decode images of imagenet and stream:PATH; None: 4"""

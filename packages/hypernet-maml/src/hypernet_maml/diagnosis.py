@@ -6,10 +6,10 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from hypernet_maml.data import load_images
-from hypernet_maml.learner import FewShotLearner
-from hypernet_maml.metatraining import inner_movement
+from hypernet_maml.data.sources import load_images
 from hypernet_maml.plots import movement_figure, ratio_figure
+from hypernet_maml.pretrained import FewShotLearner
+from hypernet_maml.training.metatraining import inner_movement
 from priors_shared.episodes import FewShotSampler
 from priors_shared.errors import UserError
 from priors_shared.runs import read_metrics, write_atomically

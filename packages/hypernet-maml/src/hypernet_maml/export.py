@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -13,12 +14,14 @@ import torch
 from torch import nn
 
 from hypernet_maml.config import CHECKPOINT_KIND, META_KIND, NetworkConfig
-from hypernet_maml.hyperconv import reparameterize
-from hypernet_maml.learner import FewShotLearner
-from hypernet_maml.networks import Classifier
+from hypernet_maml.models.hyperconv import reparameterize
+from hypernet_maml.models.networks import Classifier
+from hypernet_maml.pretrained import FewShotLearner
+from priors_shared.cards import model_card
 from priors_shared.checkpoints import save_weights
 from priors_shared.errors import UserError
-from priors_shared.runs import write_atomically
+from priors_shared.files import write_atomically
+from priors_shared.reports import Cell, Table
 
 TOLERANCE = 1e-4
 """Largest difference of an ONNX runtime's logits, relative to the largest logit."""
@@ -115,51 +118,45 @@ def _card(
     name: str, learner: FewShotLearner, net: nn.Module, results: Sequence[dict[str, Any]]
 ) -> str:
     network, trained = learner.network, learner.trained
+    steps = trained.get("steps", trained.get("iterations"))  # older checkpoints' word
     generated = "plain" if network.sharing == "none" else f"hypernetworks {network.sharing}"
     size = f"{network.channels}, {network.image_size}, {network.image_size}"
-    lines = [
-        f"# {name}",
-        "",
+    wide = (
+        f"-{network.depth}-{network.width}" if network.kind == "wrn" else f", width {network.width}"
+    )
+    inner = asdict(learner.learner.inner)
+    rows: list[list[Cell]] = [
+        [
+            *(r[key] for key in ("dataset", "split", "ways", "shots")),
+            f"{100 * r['accuracy']:.1f} ± {100 * r['half_width']:.1f}",
+            r["episodes"],
+        ]
+        for r in results
+    ]
+    caption = "Accuracy in percent on tasks of classes it was not trained on, with 95 % intervals over tasks."
+    return model_card(
+        name,
         f"A few-shot learner of up to {learner.ways} classes: it learns them from a few images each, in "
         "gradient steps that take a fraction of a second.",
-        "",
-        "```",
-        f"hypernet-maml adapt {name} images/ --shots 5       # images/CLASS/FILE",
-        "```",
-        "",
-        "```python",
-        "from hypernet_maml import FewShotLearner",
-        "",
-        f'learner = FewShotLearner.from_pretrained("{name}")  # or this folder',
-        f"classifier = learner.adapt(images, labels)  # float (items, {size}) in [0, 1]; int64",
-        "predicted = classifier.predict(new_images)",
-        "```",
-        "",
-        f"- Network: {network.kind}-{network.depth}-{network.width}"
-        if network.kind == "wrn"
-        else f"- Network: {network.kind}, width {network.width}",
-        f"- Weights: {generated}; {sum(p.numel() for p in net.parameters()):,} parameters.",
-        "- Inner loop: "
-        + ", ".join(f"{key} {value}" for key, value in asdict(learner.learner.inner).items())
-        + ".",
-        f"- Meta-trained on: {trained.get('dataset', 'unknown')}, {trained.get('shots')} shots, "
-        f"{trained.get('iterations')} updates of {trained.get('tasks')} tasks, seed {trained.get('seed')}.",
-        "- Batch norm uses the statistics of the images that are predicted together: predict many at once.",
-    ]
-    if results:
-        lines += [
-            "",
-            "Accuracy in percent on tasks of classes it was not trained on, with 95 % intervals over tasks:",
-            "",
-            "| data | classes | ways | shots | accuracy | tasks |",
-            "| --- | --- | ---: | ---: | ---: | ---: |",
-            *(
-                f"| {r['dataset']} | {r['split']} | {r['ways']} | {r['shots']} | "
-                f"{100 * r['accuracy']:.1f} ± {100 * r['half_width']:.1f} | {r['episodes']} |"
-                for r in results
-            ),
-        ]
-    return "\n".join(lines) + "\n"
+        examples={
+            "": f"hypernet-maml adapt {shlex.quote(name)} images/ --shots 5  # images/CLASS/FILE",
+            "python": "from hypernet_maml import FewShotLearner\n\n"
+            f"learner = FewShotLearner.from_pretrained({name!r})  # or this folder\n"
+            f"classifier = learner.adapt(images, labels)  # float (items, {size}) in [0, 1]; int64\n"
+            "predicted = classifier.predict(new_images)",
+        },
+        facts={
+            "Network": f"{network.kind}{wide}",
+            "Weights": f"{generated}; {sum(p.numel() for p in net.parameters()):,} parameters",
+            "Inner loop": ", ".join(f"{key} {value}" for key, value in inner.items()),
+            "Meta-trained on": f"{trained.get('dataset', 'unknown')}, {trained.get('shots')} shots, "
+            f"{steps} steps of {trained.get('tasks')} tasks, seed {trained.get('seed')}",
+            "Batch norm": "uses the statistics of the images that are predicted together: predict many at once",
+        },
+        parts=[Table(["data", "classes", "ways", "shots", "accuracy", "tasks"], rows, caption)]
+        if results
+        else [],
+    )
 
 
 def checkpoint_bytes(net: nn.Module) -> int:

@@ -105,7 +105,7 @@ def tiny_imagenet_hyperresnet18() -> TrainConfig:
     """Table 3.8, pre-training: HyperResNet-18 on Tiny-ImageNet (the thesis: ImageNet), 100 epochs"""
     network = replace(RESNET_18_PACS, image_size=64)
     config = TrainConfig(dataset="tiny-imagenet", network=network)
-    return replace(_hundred_epochs(config), batch=128)
+    return replace(_hundred_epochs(config), batch_size=128)
 
 
 def tiny_imagenet_hyperresnet18_cpu() -> TrainConfig:
@@ -215,14 +215,14 @@ def _cifar100(config: TrainConfig) -> TrainConfig:
 def _hundred_epochs(config: TrainConfig) -> TrainConfig:
     """The thesis' schedule for ImageNet (3.4.2)."""
     schedule = replace(config, epochs=100, milestones=(30, 60, 90), decay=0.1)
-    return replace(schedule, weight_decay=1e-4, batch=256)
+    return replace(schedule, weight_decay=1e-4, batch_size=256)
 
 
 def _cpu(config: TrainConfig, *, epochs: int, validate_every: int = 1) -> TrainConfig:
     """The schedule of the thesis in so many epochs, of smaller batches for as many updates as may be."""
     milestones = tuple(round(epochs * share) for share in (0.3, 0.6, 0.8))
     return replace(
-        config, epochs=epochs, milestones=milestones, batch=64, validate_every=validate_every
+        config, epochs=epochs, milestones=milestones, batch_size=64, validate_every=validate_every
     )
 
 
@@ -232,7 +232,7 @@ def _meta_cpu(config: MetaConfig) -> MetaConfig:
         config,
         inner=InnerLoop(steps=3, learning_rate=0.5),
         tasks=2,
-        iterations=100,
+        steps=100,
         validate_every=25,
         validation_tasks=30,
     )

@@ -18,14 +18,13 @@ if TYPE_CHECKING:
 SHIPPED = {"CL+LSTM": "omniglot-5way-cpu", "CPM": "omniglot-5way-cpm-cpu"}
 SHOTS = (1, 5, 8)
 WAYS, STREAM_SHOTS, SEED = 5, 10, 7
-RESULTS = Path("docs/results")
 _LIVE_STEPS = {  # about two minutes on two cores, together
     "opn": (("episodes", 120),),
     "cl-lstm": (("prototypes", 90), ("readout", 150)),
 }
 
 
-def run(report_dir: Path, quick: bool, progress: type[Any]) -> Section:
+def run(report_dir: Path, quick: bool, progress: type[Any], results: Path) -> Section:
     """Evaluate the shipped learners, train small ones before the reader's eyes, return the page."""
     if not quick:
         from memory_adapt.experiments import EXPERIMENTS
@@ -40,7 +39,7 @@ def run(report_dir: Path, quick: bool, progress: type[Any]) -> Section:
             "seen k times before. All classes here are held out from training.",
             _shipped_section(100 if quick else 1000, progress),
             _live_section(report_dir),
-            *_stored_sections(RESULTS if quick else report_dir),
+            *_stored_sections(results if quick else report_dir),
         ],
     )
 

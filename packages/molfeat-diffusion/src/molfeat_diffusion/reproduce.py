@@ -18,12 +18,11 @@ from priors_shared.reports import (
     read_result,
 )
 
-RESULTS = Path("docs/results")
 LABELLED, LIBRARY, PICKS, SAMPLES = 150, 150, 15, 20
 SEED = 7
 
 
-def run(report_dir: Path, quick: bool, progress: type[Any]) -> Section:
+def run(report_dir: Path, quick: bool, progress: type[Any], results: Path) -> Section:
     """Fit, screen and sample with the shipped weights, and return the page.
 
     Needs the datasets (PRIORS_DATA) for the table; says so where they are missing.
@@ -38,7 +37,7 @@ def run(report_dir: Path, quick: bool, progress: type[Any]) -> Section:
         "small network on top learns from a few hundred labels, and picks molecules from a library.",
     ]
     parts += [_screen_section(report_dir), _samples_section(report_dir)]
-    stored = (RESULTS if quick else report_dir) / "table-5.1-cpu.json"
+    stored = (results if quick else report_dir) / "table-5.1-cpu.json"
     if stored.is_file():
         parts.append(_stored_section(stored))
     return Section("molfeat-diffusion: features that know a molecule's shape", parts)

@@ -7,9 +7,9 @@ import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
 from importlib import import_module
-from typing import Any
+from typing import Any, get_type_hints
 
 import tyro
 
@@ -101,10 +101,16 @@ def _as_option(message: str, verb: Any) -> str:
     """A message that begins with a field of the verb's, with the option's name in its place."""
     message = re.sub(r"^Error parsing [\w.]+: ", "", message)
     field = re.match(r"[a-z]\w*", message)
-    names = {f.name for f in fields(verb)} | set(getattr(verb, "config_fields", ()))
-    for part in (getattr(verb, name, None) for name in ("config", "launch")):
-        if hasattr(part, "__dataclass_fields__"):
-            names |= {f.name for f in fields(part)}  # type: ignore[arg-type]
+    names = _option_names(verb if isinstance(verb, type) else type(verb))
     if field is None or field[0] not in names:
         return message
     return f"--{field[0].replace('_', '-')}{message[field.end() :]}"
+
+
+def _option_names(verb: type[Any]) -> set[str]:
+    """The names of a dataclass's fields, and of those of its nested dataclasses."""
+    names = {f.name for f in fields(verb)} | set(getattr(verb, "config_fields", ()))
+    for hint in get_type_hints(verb).values():
+        if isinstance(hint, type) and is_dataclass(hint):
+            names |= _option_names(hint)
+    return names

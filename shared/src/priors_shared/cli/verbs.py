@@ -37,17 +37,27 @@ class TrainVerb:
     def parse(cls, usage: str, args: list[str]) -> Any:
         """The preset chooses the defaults of all options; what has none is still to be given."""
         preset, rest, about = preset_and_rest(usage.split()[-1], args, cls.presets)
-        default = cls(preset=preset, config=cls.preset_config(preset))
+        default = cls.defaults(preset)
         return parsed(cls, f"{usage} PRESET", rest, default=default, description=about)
+
+    @classmethod
+    def defaults(cls, preset: str) -> Any:
+        """The verb as a preset has it."""
+        return cls(preset=preset, config=cls.preset_config(preset))
 
     @classmethod
     def preset_config(cls, preset: str) -> Any:
         """A preset's configuration."""
         return cls.presets[preset]()
 
+    @property
+    def run_name(self) -> str:
+        """The run folder's name, below its preset's, where the user gives none."""
+        return str(self.config.seed)
+
     def run(self) -> None:
         """Train in the run folder, then report."""
-        self.run_in(self.out or Path("runs") / self.preset / str(self.config.seed))
+        self.run_in(self.out or Path("runs") / self.preset / self.run_name)
 
     def run_in(self, out: Path) -> None:
         """Train in a folder, or go on there; then report."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -26,11 +25,11 @@ from hyperfields.fields.rendering import (
 )
 from hyperfields.hypernetwork.network import HyperNetwork
 from hyperfields.pretrained import HyperFields, save_model
-from hyperfields.training.loop import TrainingLoop
 from priors_shared import devices
 from priors_shared.episodes import generator_for
 from priors_shared.errors import UserError
 from priors_shared.runs import Run
+from priors_shared.training import TrainingLoop
 
 INITIAL_WEIGHTS, CAMERAS = 2**31 - 1, 2**31 - 2  # paths of generators beside the steps'
 
@@ -148,7 +147,8 @@ def fit(
         steps=config.steps,
         log_every=config.log_every,
         checkpoint_every=config.checkpoint_every,
-        name="distill",
+        summarise=_shown,
+        title="distill",
     )
     loss_of, prepared = fabric.setup(Distillation(net), optimizer)
     for step in loop:
@@ -167,17 +167,14 @@ def fit(
         prepared.zero_grad()
         fabric.backward(loss)
         prepared.step()
-        mean: Any = fabric.all_reduce(loss.detach(), reduce_op="mean")
-        learning_rate = factor * config.learning_rate
-        loop.step(
-            mean / len(batch[0]),
-            partial(_shown, learning_rate=learning_rate),
-        )
+        # This process's sum; the loop takes the mean over processes.
+        loop.step(loss.detach() / len(batch[0]), learning_rate=factor * config.learning_rate)
     devices.end_followers(fabric)
 
 
-def _shown(error: float, *, learning_rate: float) -> dict[str, float]:
-    return {"psnr": -10 * math.log10(max(error, 1e-10)), "learning_rate": learning_rate}
+def _shown(line: dict[str, float]) -> dict[str, float]:
+    psnr = -10 * math.log10(max(line["loss"], 1e-10))
+    return {"psnr": psnr, "learning_rate": line["learning_rate"]}
 
 
 def training_cameras(config: DistillConfig) -> list[Camera]:

@@ -18,10 +18,11 @@ from hyperfields.fields.rendering import composite_over
 from hyperfields.guidance.procedural import KIND, blocks, build_scheduler, build_unet, embed
 from hyperfields.guidance.score import add_noise
 from hyperfields.training.distillation import CAMERAS, INITIAL_WEIGHTS
-from hyperfields.training.loop import TrainingLoop, launch_one
 from priors_shared.checkpoints import save_weights
+from priors_shared.devices import launch_one
 from priors_shared.episodes import generator_for
 from priors_shared.runs import Run
+from priors_shared.training import TrainingLoop
 
 
 def train_guidance(config: GuidanceConfig, launch: LaunchConfig, run: Run) -> nn.Module:
@@ -46,8 +47,8 @@ def train_guidance(config: GuidanceConfig, launch: LaunchConfig, run: Run) -> nn
         steps=config.steps,
         log_every=config.log_every,
         checkpoint_every=config.checkpoint_every,
-        name="guidance",
-        average=average,
+        modules={"average": average},
+        title="guidance",
     )
     alphas_cumprod = build_scheduler().alphas_cumprod.to(fabric.device)
     prepared, optimizer = fabric.setup(unet, optimizer)
@@ -74,7 +75,7 @@ def train_guidance(config: GuidanceConfig, launch: LaunchConfig, run: Run) -> nn
         fabric.backward(loss)
         optimizer.step()
         average.update_parameters(unet)
-        loop.step(loss, lambda mean: {"loss": mean})
+        loop.step(loss)
     trained: nn.Module = average.module
     record = {"prompts": list(config.prompts), "steps": config.steps, "seed": config.seed}
     save_weights(

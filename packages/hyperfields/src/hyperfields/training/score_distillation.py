@@ -26,9 +26,10 @@ from hyperfields.guidance.score import Guidance, View, annealed_step, sds_loss
 from hyperfields.guidance.vsd import Vsd
 from hyperfields.hypernetwork.network import PromptField
 from hyperfields.training.distillation import CAMERAS, INITIAL_WEIGHTS
-from hyperfields.training.loop import TrainingLoop, launch_one
+from priors_shared.devices import launch_one
 from priors_shared.episodes import generator_for
 from priors_shared.runs import Run
+from priors_shared.training import TrainingLoop
 
 LORA_LEARNING_RATE = 10.0
 """Learning rate of the LoRA, in that of the MLP: the estimate of the renders must keep up with them."""
@@ -122,9 +123,14 @@ def distil_scores(
         steps=config.steps,
         log_every=config.log_every,
         checkpoint_every=config.checkpoint_every,
-        name=config.prompt,
+        summarise=lambda line: {
+            "opacity": line["opacity"],
+            "timestep": line["timestep"],
+            **(observe() if observe else {}),
+        },
+        title=config.prompt,
     )
-    if loop.start == 0 and observe is not None:
+    if loop.done == 0 and observe is not None and not run.metrics():
         run.log(0, **observe())
     for step in loop:
         generator = generator_for(config.seed, step)
@@ -144,14 +150,7 @@ def distil_scores(
         optimizer.zero_grad()
         fabric.backward(loss)
         optimizer.step()
-        now = {"opacity": opacity.detach(), "timestep": t}
-        loop.step(loss, partial(_logged, now=now, observe=observe))
-
-
-def _logged(
-    _: float, *, now: Mapping[str, Any], observe: Callable[[], Mapping[str, Any]] | None
-) -> dict[str, Any]:
-    return {**now, **(observe() if observe else {})}
+        loop.step(loss, opacity=opacity.detach(), timestep=t)
 
 
 def build_guidance(config: ScoreConfig, prompts: Sequence[str], device: torch.device) -> Guidance:

@@ -1,21 +1,17 @@
-"""Experiments: one file per group of tables and figures of the thesis.
-
-Each is called as `experiment(preset=, out=, quick=, runs=)`: preset "cpu" or "paper"; results go to `out`;
-trainings live in `runs` and are resumed or used again from there; quick evaluates only what is trained.
-"""
+"""Experiments: one file per group of tables and figures of the thesis."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 
 from hypernet_maml.experiments import classification, domains, few_shot
+from priors_shared.experiments import Runner
 
-EXPERIMENTS: dict[str, Callable[..., None]] = {
-    **{name: partial(classification.table, name) for name in classification.TABLES},
-    **{name: partial(few_shot.table, name) for name in few_shot.TABLES},
-    "table-3.8": domains.table_3_8,
-    **{name: partial(classification.figure, name) for name in classification.FIGURES},
-    "figure-3.5": few_shot.figure_3_5,
-    "figure-3.6": few_shot.figure_3_6,
+EXPERIMENTS: dict[str, Runner] = {
+    **{name: Runner(partial(classification.table, name)) for name in classification.TABLES},
+    **{name: Runner(partial(few_shot.table, name)) for name in few_shot.TABLES},
+    "table-3.8": Runner(domains.table_3_8),
+    **{name: Runner(partial(classification.figure, name)) for name in classification.FIGURES},
+    "figure-3.5": Runner(few_shot.figure_3_5),
+    "figure-3.6": Runner(few_shot.figure_3_6),
 }

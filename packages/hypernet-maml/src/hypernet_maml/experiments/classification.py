@@ -14,18 +14,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hypernet_maml.config import LaunchConfig, TrainConfig
+from hypernet_maml.config import StreamLaunchConfig, TrainConfig
 from hypernet_maml.experiments.evidence import (
     Claim,
+    Compared,
     Curves,
     Evidence,
     PerSeed,
     SeedCurves,
-    Study,
-    write_evidence,
 )
 from hypernet_maml.presets import TRAIN
 from priors_shared.checkpoints import CONFIG
+from priors_shared.experiments import Lab
 from priors_shared.runs import read_metrics
 
 Arm = Callable[[TrainConfig], TrainConfig]
@@ -74,6 +74,7 @@ _TITLES = {
     "plain-swa": "{} + SWA",
     "unshared-swa": "Hyper{} unshared + SWA",
 }
+_HOURS = {"cpu": 0.15, "paper": None}
 _DATA = "CIFAR-10 and CIFAR-100; JPEG-compressed copies where the packed file is read"
 CIFAR10, CIFAR100, IMAGENET = "CIFAR-10 (%)", "CIFAR-100 (%)", "ImageNet (%)"
 
@@ -208,44 +209,48 @@ TABLES: dict[str, ClassificationTable] = {
 }
 
 
-def table(
-    name: str,
-    preset: str = "cpu",
-    out: Path = Path("results"),
-    quick: bool = False,
-    runs: Path = Path("runs"),
-) -> None:
-    """Train what is missing (unless quick) and write one of TABLES as JSON and Markdown."""
-    study = Study(preset, out, runs, quick)
+@dataclass(frozen=True, kw_only=True)
+class Classification(Compared):
+    """One of TABLES."""
+
+    spec: ClassificationTable
+
+    def run(self, lab: Lab) -> None:
+        """Train what is missing, and write the table as JSON and Markdown."""
+        measured: dict[str, dict[str, PerSeed]] = {}
+        facts: dict[str, dict[str, float]] = {}
+        configs: dict[str, Any] = {}
+        claims = []
+        for network, columns in self.spec.networks[self.preset].items():
+            for arm in self.spec.arms:
+                row = row_title(arm, network)
+                for column, base in columns.items():
+                    accuracies = {}
+                    for seed, config, folder in trained(lab, self.seeds, base, arm):
+                        accuracies[seed] = 100 * final_accuracy(folder)
+                        configs[f"{row}, {column}"] = asdict(config)
+                        facts[row] = parameter_counts(config)
+                    if accuracies:
+                        measured.setdefault(row, {})[column] = accuracies
+            for text, better, worse in self.spec.claims:
+                sides = (tuple(row_title(a, network) for a in side) for side in (better, worse))
+                claims.append(Claim(f"{network}: {text}", *sides))
+        self.write_evidence(
+            lab,
+            Evidence(measured, self.spec.thesis, facts),
+            claims,
+            title=f"{self.spec.title}. Accuracy on test images, after the last epoch",
+            config=configs,
+            data=_DATA,
+            note="The thesis trains wider and deeper networks for 200 epochs (300 with averaging) on all images.",
+        )
+
+
+def table(name: str, preset: str) -> Classification:
+    """One of TABLES in a preset's sizes."""
     spec = TABLES[name]
-    measured: dict[str, dict[str, PerSeed]] = {}
-    facts: dict[str, dict[str, float]] = {}
-    configs: dict[str, Any] = {}
-    claims = []
-    for network, columns in spec.networks[preset].items():
-        for arm in spec.arms:
-            row = row_title(arm, network)
-            for column, base in columns.items():
-                accuracies = {}
-                for seed, config, folder in trained(study, base, arm):
-                    accuracies[seed] = 100 * final_accuracy(folder)
-                    configs[f"{row}, {column}"] = asdict(config)
-                    facts[row] = parameter_counts(config)
-                if accuracies:
-                    measured.setdefault(row, {})[column] = accuracies
-        for text, better, worse in spec.claims:
-            sides = (tuple(row_title(arm, network) for arm in side) for side in (better, worse))
-            claims.append(Claim(f"{network}: {text}", *sides))
-    write_evidence(
-        study,
-        name,
-        Evidence(measured, spec.thesis, facts),
-        claims,
-        title=f"{spec.title}. Accuracy on test images, after the last epoch",
-        config=configs,
-        data=_DATA,
-        note="The thesis trains wider and deeper networks for 200 epochs (300 with averaging) on all images.",
-    )
+    claim = "; ".join(text for text, *_ in spec.claims)
+    return Classification(id=name, claim=claim, preset=preset, spec=spec, core_hours=_HOURS[preset])
 
 
 @dataclass(frozen=True)
@@ -283,42 +288,48 @@ FIGURES = {
 }
 
 
-def figure(
-    name: str,
-    preset: str = "cpu",
-    out: Path = Path("results"),
-    quick: bool = False,
-    runs: Path = Path("runs"),
-) -> None:
-    """Train what is missing (unless quick) and write one of FIGURES: the runs of Table 3.1, over epochs."""
-    study = Study(preset, out, runs, quick)
+@dataclass(frozen=True, kw_only=True)
+class BiasCurves(Compared):
+    """One of FIGURES: the runs of Table 3.1, over epochs."""
+
+    spec: BiasFigure
+
+    def run(self, lab: Lab) -> None:
+        """Train what is missing, and write the curves."""
+        spec = self.spec
+        network, columns = next(iter(_WRNS[self.preset].items()))
+        base = next(iter(columns.values()))
+        curves: dict[str, SeedCurves] = {}
+        measured: dict[str, dict[str, PerSeed]] = {}
+        configs: dict[str, Any] = {}
+        summary = f"{spec.y}, mean over training"
+        for arm in _BIAS_ARMS:
+            row = row_title(arm, network)
+            for seed, config, folder in trained(lab, self.seeds, base, arm):
+                configs[row] = asdict(config)
+                points = _curve(read_metrics(folder), spec)
+                curves.setdefault(row, {})[seed] = points
+                mean = sum(value for _, value in points) / len(points)
+                measured.setdefault(row, {}).setdefault(summary, {})[seed] = mean
+        lower = next(arm for arm in _BIAS_ARMS if arm != spec.higher)
+        above, below = ((row_title(arm, network),) for arm in (spec.higher, lower))
+        self.write_evidence(
+            lab,
+            Evidence(measured, thesis={}, facts={}),
+            [Claim(f"{network}: {spec.claim}", above, below)],
+            title=spec.title,
+            config=configs,
+            data=_DATA,
+            note="The thesis shows curves only.",
+            picture=Curves(curves, x="epochs", y=spec.y, log_y=spec.key.endswith("/")),
+        )
+
+
+def figure(name: str, preset: str) -> BiasCurves:
+    """One of FIGURES in a preset's sizes."""
     spec = FIGURES[name]
-    network, columns = next(iter(_WRNS[preset].items()))
-    base = next(iter(columns.values()))
-    curves: dict[str, SeedCurves] = {}
-    measured: dict[str, dict[str, PerSeed]] = {}
-    configs: dict[str, Any] = {}
-    summary = f"{spec.y}, mean over training"
-    for arm in _BIAS_ARMS:
-        row = row_title(arm, network)
-        for seed, config, folder in trained(study, base, arm):
-            configs[row] = asdict(config)
-            points = _curve(read_metrics(folder), spec)
-            curves.setdefault(row, {})[seed] = points
-            mean = sum(value for _, value in points) / len(points)
-            measured.setdefault(row, {}).setdefault(summary, {})[seed] = mean
-    lower = next(arm for arm in _BIAS_ARMS if arm != spec.higher)
-    above, below = ((row_title(arm, network),) for arm in (spec.higher, lower))
-    write_evidence(
-        study,
-        name,
-        Evidence(measured, thesis={}, facts={}),
-        [Claim(f"{network}: {spec.claim}", above, below)],
-        title=spec.title,
-        config=configs,
-        data=_DATA,
-        note="The thesis shows curves only.",
-        picture=Curves(curves, x="epochs", y=spec.y, log_y=name == "figure-3.3"),
+    return BiasCurves(
+        id=name, claim=spec.claim, preset=preset, spec=spec, core_hours=_HOURS[preset]
     )
 
 
@@ -343,7 +354,7 @@ def parameter_counts(config: TrainConfig) -> dict[str, float]:
     """Parameters while training and after export, in millions, as in Tables 3.3 to 3.5."""
     import torch
 
-    from hypernet_maml.networks import build_network
+    from hypernet_maml.models.networks import build_network
 
     with torch.device("meta"):
         trained, exported = (
@@ -359,12 +370,17 @@ def final_accuracy(folder: Path) -> float:
     return float(record["val_accuracy"])
 
 
-def trained(study: Study, base: str, arm: str) -> Iterator[tuple[int, TrainConfig, Path]]:
-    """The seeds of an arm that are trained, with configuration and run folder."""
-    from hypernet_maml.training import train
+def trained(
+    lab: Lab, seeds: Sequence[int], base: str, arm: str, *, begins: bool = False
+) -> Iterator[tuple[int, TrainConfig, Path]]:
+    """The seeds of an arm that are trained, with configuration and run folder.
 
-    for seed in study.seeds:
+    begins: whether other trainings begin with what these end with.
+    """
+    from hypernet_maml.training.supervised import train
+
+    for seed in seeds:
         config = replace(ARMS[arm](TRAIN[base]()), seed=seed)
-        folder = study.runs / base / f"{arm}-{seed}"
-        if study.finished(folder, config, partial(train, config, LaunchConfig())):
+        folder = lab.runs / base / f"{arm}-{seed}"
+        if lab.has(folder, config, partial(train, config, StreamLaunchConfig()), base=begins):
             yield seed, config, folder

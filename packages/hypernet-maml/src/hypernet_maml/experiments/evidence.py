@@ -1,15 +1,15 @@
-"""What the experiments share: runs trained once, tables beside the thesis', a verdict per claim."""
+"""What the experiments share: tables beside the thesis', a verdict per claim, pictures."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, Protocol, runtime_checkable
 
-from priors_shared.checkpoints import has_weights
-from priors_shared.devices import hardware
+from priors_shared.experiments import Experiment, Lab
+from priors_shared.files import write_atomically
 from priors_shared.reports import (
     Code,
     Curve,
@@ -20,37 +20,12 @@ from priors_shared.reports import (
     comparison_table,
     line_figure,
     read_result,
-    write_result,
 )
-from priors_shared.runs import Run, write_atomically
 from priors_shared.statistics import compare_paired
 
-SEEDS = (0, 1, 2)
 PerSeed = dict[int, float]
 SeedCurves = dict[int, list[tuple[int, float]]]
 """Points of a curve, by seed."""
-
-
-@dataclass(frozen=True)
-class Study:
-    """One call of `reproduce`: where runs are kept, and whether what is missing is trained."""
-
-    preset: str
-    out: Path
-    runs: Path
-    quick: bool
-    seeds: Sequence[int] = SEEDS
-
-    def finished(self, folder: Path, config: Any, train: Callable[[Run], object]) -> bool:
-        """Whether the run has its model; trains it first, or to its end, unless quick."""
-        if has_weights(folder / "model"):
-            return True
-        if self.quick:
-            return False
-        command = f"hypernet-maml reproduce ({folder.parent.name}/{folder.name})"
-        with Run.create(folder, asdict(config), command=command, resume=True) as run:
-            train(run)
-        return True
 
 
 @dataclass(frozen=True)
@@ -192,55 +167,52 @@ def verdict(low: float, high: float) -> str:
     return CONTRADICTED if high < 0 else UNCLEAR
 
 
-def write_evidence(
-    study: Study,
-    name: str,
-    evidence: Evidence,
-    claims: Sequence[Claim],
-    *,
-    title: str,
-    config: Mapping[str, Any],
-    data: str,
-    note: str,
-    picture: Picture | None = None,
-    extra: Mapping[str, Any] | None = None,
-) -> None:
-    """Write the experiment's JSON, Markdown and picture; nothing where there is no run."""
-    if not evidence.measured:
-        return
-    comparisons = evidence.comparisons(claims)
-    rows = evidence.rows()
-    stem = f"{name}-{study.preset}"
-    seeds = {s for row in evidence.measured.values() for found in row.values() for s in found}
-    write_result(
-        study.out / f"{stem}.json",
-        experiment=name,
-        claim="; ".join(claim.text for claim in claims) or title,
-        rows=rows,
-        config=config,
-        seeds=sorted(seeds),
-        data=data,
-        hardware=hardware(),
-        command=f"hypernet-maml reproduce {name} --preset {study.preset}",
-        thesis=evidence.thesis,
-        extra={
-            "title": title,
-            "note": note,
-            "per_seed": evidence.measured,
-            "comparisons": comparisons,
-            "curves": None if picture is None else picture.by_row,
-            **(extra or {}),
-        },
-    )
-    caption = f"{title}. Mean and standard deviation over seeds. {note}"
-    table = comparison_table(rows, evidence.thesis, caption=caption, digits=2)
-    lines = [
-        f"- **{c['verdict']}** ({c['column']}): {c['text']}: {_difference(c)}" for c in comparisons
-    ]
-    text = table.to_markdown() + ("\n" + "\n".join(lines) + "\n" if lines else "")
-    write_atomically(study.out / f"{stem}.md", text)
-    if picture is not None:
-        picture.save(study.out / f"{stem}.png", title=title.split(":")[0])
+class Compared(Experiment):
+    """An experiment whose arms are compared, seed by seed."""
+
+    def write_evidence(
+        self,
+        lab: Lab,
+        evidence: Evidence,
+        claims: Sequence[Claim],
+        *,
+        title: str,
+        config: Mapping[str, Any],
+        data: str,
+        note: str,
+        picture: Picture | None = None,
+        **extra: Any,
+    ) -> None:
+        """Write the experiment's JSON, Markdown and picture; nothing where there is no run."""
+        if not evidence.measured:
+            return
+        comparisons = evidence.comparisons(claims)
+        rows = evidence.rows()
+        seeds = {s for row in evidence.measured.values() for found in row.values() for s in found}
+        self.write(
+            lab,
+            rows,
+            config=config,
+            seeds=sorted(seeds),
+            data=data,
+            thesis=evidence.thesis,
+            title=title,
+            note=note,
+            per_seed=evidence.measured,
+            comparisons=comparisons,
+            curves=None if picture is None else picture.by_row,
+            **extra,
+        )
+        caption = f"{title}. Mean and standard deviation over seeds. {note}"
+        table = comparison_table(rows, evidence.thesis, caption=caption, digits=2)
+        lines = [
+            f"- **{c['verdict']}** ({c['column']}): {c['text']}: {_difference(c)}"
+            for c in comparisons
+        ]
+        text = table.to_markdown() + ("\n" + "\n".join(lines) + "\n" if lines else "")
+        write_atomically(self.path(lab, suffix="md"), text)
+        if picture is not None:
+            picture.save(self.path(lab), title=title.split(":")[0])
 
 
 def evidence_section(path: Path) -> Section:

@@ -8,7 +8,7 @@ networks learn by MAML, hypernetworks by Algorithm 2; the rest is the same.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,18 +19,19 @@ from hypernet_maml.experiments.classification import trained
 from hypernet_maml.experiments.evidence import (
     ARM_TITLES,
     Claim,
+    Compared,
     Curves,
     Evidence,
     MovementBars,
     PerSeed,
     Picture,
     SeedCurves,
-    Study,
     hyper_beats_plain,
-    write_evidence,
 )
 from hypernet_maml.presets import META
-from priors_shared.runs import Run, read_metrics, write_atomically
+from priors_shared.experiments import Lab
+from priors_shared.files import write_atomically
+from priors_shared.runs import Run, read_metrics
 from priors_shared.statistics import compare_paired
 
 SHOTS = (1, 5)
@@ -111,132 +112,144 @@ TABLES = {
 }
 
 
-def table(
-    name: str,
-    preset: str = "cpu",
-    out: Path = Path("results"),
-    quick: bool = False,
-    runs: Path = Path("runs"),
-) -> None:
-    """Train what is missing (unless quick), test it, and write one of TABLES as JSON and Markdown."""
-    study = Study(preset, out, runs, quick)
+@dataclass(frozen=True, kw_only=True)
+class FewShot(Compared):
+    """One of TABLES."""
+
+    spec: FewShotTable
+    tasks: int
+    """test tasks of each learner"""
+
+    def run(self, lab: Lab) -> None:
+        """Train what is missing, test it, and write the table as JSON and Markdown."""
+        measured: dict[str, dict[str, PerSeed]] = {}
+        per_task: dict[str, dict[str, dict[int, list[float]]]] = {}
+        configs: dict[str, Any] = {}
+        claims = []
+        for setting in self.spec.settings[self.preset]:
+            for learner in _trained(lab, self.seeds, setting):
+                accuracies = _tested(setting, learner, self.tasks)
+                at = column(learner.config.shots)
+                configs[f"{learner.row}, {at}"] = asdict(learner.config)
+                mean = 100 * sum(accuracies) / len(accuracies)
+                measured.setdefault(learner.row, {}).setdefault(at, {})[learner.seed] = mean
+                per_task.setdefault(learner.row, {}).setdefault(at, {})[learner.seed] = accuracies
+            claims.append(hyper_beats_plain(setting.network, self.spec.claim))
+        self.write_evidence(
+            lab,
+            Evidence(measured, self.spec.thesis, facts={}),
+            claims,
+            title=f"{self.spec.title}. Accuracy on {self.tasks} test tasks a seed, the same for all",
+            config=configs,
+            data="; ".join(
+                f"{s.test[0]}, {s.test[1]} classes" for s in self.spec.settings[self.preset]
+            ),
+            note="The thesis tests on MiniImageNet.",
+            paired_by_task=_paired_by_task(claims, per_task),
+        )
+
+
+def table(name: str, preset: str) -> FewShot:
+    """One of TABLES in a preset's sizes."""
     spec = TABLES[name]
-    measured: dict[str, dict[str, PerSeed]] = {}
-    per_task: dict[str, dict[str, dict[int, list[float]]]] = {}
-    configs: dict[str, Any] = {}
-    claims = []
-    for setting in spec.settings[preset]:
-        for learner in _trained(study, setting):
-            accuracies = _tested(study, setting, learner)
-            at = column(learner.config.shots)
-            configs[f"{learner.row}, {at}"] = asdict(learner.config)
-            mean = 100 * sum(accuracies) / len(accuracies)
-            measured.setdefault(learner.row, {}).setdefault(at, {})[learner.seed] = mean
-            per_task.setdefault(learner.row, {}).setdefault(at, {})[learner.seed] = accuracies
-        claims.append(hyper_beats_plain(setting.network, spec.claim))
-    write_evidence(
-        study,
-        name,
-        Evidence(measured, spec.thesis, facts={}),
-        claims,
-        title=f"{spec.title}. Accuracy on {TEST_TASKS[preset]} test tasks a seed, the same for all",
-        config=configs,
-        data="; ".join(f"{s.test[0]}, {s.test[1]} classes" for s in spec.settings[preset]),
-        note="The thesis tests on MiniImageNet.",
-        extra={"paired_by_task": _paired_by_task(claims, per_task)},
-    )
+    return FewShot(id=name, claim=spec.claim, preset=preset, spec=spec, tasks=TEST_TASKS[preset])
 
 
-def figure_3_5(
-    preset: str = "cpu",
-    out: Path = Path("results"),
-    quick: bool = False,
-    runs: Path = Path("runs"),
-) -> None:
+class _OfTable37(Compared):
+    """A figure about the learners of Table 3.7."""
+
+    @property
+    def setting(self) -> Setting:
+        """The first of the table."""
+        return TABLES["table-3.7"].settings[self.preset][0]
+
+    def _write(
+        self,
+        lab: Lab,
+        measured: Mapping[str, Mapping[str, PerSeed]],
+        *,
+        title: str,
+        picture: Picture,
+    ) -> None:
+        config = META[self.setting.metatraining]()
+        self.write_evidence(
+            lab,
+            Evidence(measured, thesis={}, facts={}),
+            [hyper_beats_plain(self.setting.network, self.claim)],
+            title=title,
+            config=asdict(config),
+            data=config.dataset,
+            note="The thesis shows a plot only.",
+            picture=picture,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure35(_OfTable37):
     """How far inner loops move the convolutions that hypernetworks generate, and the same plain ones."""
-    study = Study(preset, out, runs, quick)
-    measured: dict[str, dict[str, PerSeed]] = {}
-    moved: dict[str, dict[int, dict[str, float]]] = {}
-    setting, learners = _of_table_3_7(study)
-    for learner in learners:
-        if learner.config.shots != SHOTS[-1]:
-            continue
-        layers = _moved(learner)
-        moved.setdefault(learner.row, {})[learner.seed] = layers
-        for stage in dict.fromkeys(name.split(".")[0] for name in layers):
-            values = [value for name, value in layers.items() if name.startswith(f"{stage}.")]
-            row = measured.setdefault(learner.row, {}).setdefault(f"{stage} (%)", {})
-            row[learner.seed] = 100 * sum(values) / len(values)
-    _write_figure(
-        study,
-        "figure-3.5",
-        measured,
-        setting,
-        "generated weights move further in the inner loop than plain ones",
-        title=f"Figure 3.5: |dW| / |W| in the inner loop, mean over the convolutions of a stage that "
-        f"hypernetworks generate and over {MOVED_TASKS} test tasks of {SHOTS[-1]} shots",
-        picture=MovementBars(moved),
-    )
+
+    id: str = "figure-3.5"
+    claim: str = "generated weights move further in the inner loop than plain ones"
+
+    def run(self, lab: Lab) -> None:
+        """Train what is missing, and write the movement of each stage."""
+        measured: dict[str, dict[str, PerSeed]] = {}
+        moved: dict[str, dict[int, dict[str, float]]] = {}
+        for learner in _trained(lab, self.seeds, self.setting):
+            if learner.config.shots != SHOTS[-1]:
+                continue
+            layers = _moved(learner)
+            moved.setdefault(learner.row, {})[learner.seed] = layers
+            for stage in dict.fromkeys(name.split(".")[0] for name in layers):
+                values = [value for name, value in layers.items() if name.startswith(f"{stage}.")]
+                row = measured.setdefault(learner.row, {}).setdefault(f"{stage} (%)", {})
+                row[learner.seed] = 100 * sum(values) / len(values)
+        self._write(
+            lab,
+            measured,
+            title="Figure 3.5: |dW| / |W| in the inner loop, mean over the convolutions of a stage that "
+            f"hypernetworks generate and over {MOVED_TASKS} test tasks of {SHOTS[-1]} shots",
+            picture=MovementBars(moved),
+        )
 
 
-def figure_3_6(
-    preset: str = "cpu",
-    out: Path = Path("results"),
-    quick: bool = False,
-    runs: Path = Path("runs"),
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Figure36(_OfTable37):
     """Accuracy on validation classes over meta-training."""
-    study = Study(preset, out, runs, quick)
-    measured: dict[str, dict[str, PerSeed]] = {}
-    curves: dict[str, SeedCurves] = {}
-    setting, learners = _of_table_3_7(study)
-    for learner in learners:
-        shots = learner.config.shots
-        points = [
-            (m["step"], 100 * m["val_accuracy"])
-            for m in read_metrics(learner.folder)
-            if "val_accuracy" in m
-        ]
-        curves.setdefault(f"{learner.row}, {shots}-shot", {})[learner.seed] = points
-        row = measured.setdefault(learner.row, {}).setdefault(column(shots), {})
-        row[learner.seed] = sum(value for _, value in points) / len(points)
-    _write_figure(
-        study,
-        "figure-3.6",
-        measured,
-        setting,
-        "hypernetworks converge better than plain networks",
-        title="Figure 3.6: accuracy on tasks of validation classes, mean over the validations of a training",
-        picture=Curves(curves, x="outer updates", y="accuracy on validation classes (%)"),
-    )
+
+    id: str = "figure-3.6"
+    claim: str = "hypernetworks converge better than plain networks"
+
+    def run(self, lab: Lab) -> None:
+        """Train what is missing, and write the curves."""
+        measured: dict[str, dict[str, PerSeed]] = {}
+        curves: dict[str, SeedCurves] = {}
+        for learner in _trained(lab, self.seeds, self.setting):
+            shots = learner.config.shots
+            points = [
+                (m["step"], 100 * m["val_accuracy"])
+                for m in read_metrics(learner.folder)
+                if "val_accuracy" in m
+            ]
+            curves.setdefault(f"{learner.row}, {shots}-shot", {})[learner.seed] = points
+            row = measured.setdefault(learner.row, {}).setdefault(column(shots), {})
+            row[learner.seed] = sum(value for _, value in points) / len(points)
+        self._write(
+            lab,
+            measured,
+            title="Figure 3.6: accuracy on tasks of validation classes, mean over the validations of a training",
+            picture=Curves(curves, x="outer updates", y="accuracy on validation classes (%)"),
+        )
 
 
-def _of_table_3_7(study: Study) -> tuple[Setting, Iterator[_Learner]]:
-    setting, *_ = TABLES["table-3.7"].settings[study.preset]
-    return setting, _trained(study, setting)
+def figure_3_5(preset: str) -> Figure35:
+    """In a preset's sizes."""
+    return Figure35(preset=preset)
 
 
-def _write_figure(
-    study: Study,
-    name: str,
-    measured: Mapping[str, Mapping[str, PerSeed]],
-    setting: Setting,
-    claim: str,
-    *,
-    title: str,
-    picture: Picture,
-) -> None:
-    write_evidence(
-        study,
-        name,
-        Evidence(measured, thesis={}, facts={}),
-        [hyper_beats_plain(setting.network, claim)],
-        title=title,
-        config=asdict(META[setting.metatraining]()),
-        data=META[setting.metatraining]().dataset,
-        note="The thesis shows a plot only.",
-        picture=picture,
-    )
+def figure_3_6(preset: str) -> Figure36:
+    """In a preset's sizes."""
+    return Figure36(preset=preset)
 
 
 @dataclass(frozen=True)
@@ -247,37 +260,36 @@ class _Learner:
     folder: Path
 
 
-def _trained(study: Study, setting: Setting) -> Iterator[_Learner]:
+def _trained(lab: Lab, seeds: Sequence[int], setting: Setting) -> Iterator[_Learner]:
     """The meta-trained learners of both arms, all shots and seeds, that are there."""
     for arm, algorithm in _ALGORITHMS.items():
-        for seed, _, begun in trained(study, setting.pretraining, arm):
+        for seed, _, begun in trained(lab, seeds, setting.pretraining, arm, begins=True):
             for shots in SHOTS:
                 base = META[setting.metatraining]()
                 inner = replace(base.inner, algorithm=algorithm)
                 config = replace(base, inner=inner, shots=shots, seed=seed)
                 row = ARM_TITLES[arm].format(setting.network)
-                folder = study.runs / setting.metatraining / f"{row.lower()}-{shots}shot-{seed}"
-                if study.finished(folder, config, partial(_metatrain, config, begun)):
+                folder = lab.runs / setting.metatraining / f"{row.lower()}-{shots}shot-{seed}"
+                if lab.has(folder, config, partial(_metatrain, config, begun)):
                     yield _Learner(row, seed, config, folder)
 
 
 def _metatrain(config: MetaConfig, begun: Path, run: Run) -> None:
-    from hypernet_maml.learner import load_network
-    from hypernet_maml.metatraining import metatrain
+    from hypernet_maml.pretrained import load_network
+    from hypernet_maml.training.metatraining import metatrain
 
     net, network, _ = load_network(begun)
     metatrain(config, net, network, LaunchConfig(), run)
 
 
-def _tested(study: Study, setting: Setting, learner: _Learner) -> list[float]:
+def _tested(setting: Setting, learner: _Learner, count: int) -> list[float]:
     """Accuracy on each test task; kept in the run folder, as it takes minutes."""
     dataset, split = setting.test
-    count = TEST_TASKS[study.preset]
     path = learner.folder / f"test-{dataset}-{split}-{count}.json"
     if not path.is_file():
-        from hypernet_maml.data import load_images
-        from hypernet_maml.learner import FewShotLearner
-        from hypernet_maml.metatraining import evaluate_learner
+        from hypernet_maml.data.sources import load_images
+        from hypernet_maml.pretrained import FewShotLearner
+        from hypernet_maml.training.metatraining import evaluate_learner
         from priors_shared.console import Progress
         from priors_shared.episodes import FewShotSampler
 
@@ -301,10 +313,10 @@ def _moved(learner: _Learner) -> dict[str, float]:
     """|dW| / |W| of each convolution that a hypernetwork generates, or would in a plain network."""
     from torch import nn
 
-    from hypernet_maml.data import load_images
-    from hypernet_maml.hyperconv import reparameterize
-    from hypernet_maml.learner import FewShotLearner
-    from hypernet_maml.metatraining import inner_movement
+    from hypernet_maml.data.sources import load_images
+    from hypernet_maml.models.hyperconv import reparameterize
+    from hypernet_maml.pretrained import FewShotLearner
+    from hypernet_maml.training.metatraining import inner_movement
     from priors_shared.episodes import FewShotSampler
 
     loaded = FewShotLearner.from_pretrained(learner.folder)

@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any
 from priors_shared.reports import Cell, Figure, Measured, Section, Table, Verdict
 
 if TYPE_CHECKING:
-    from hypernet_maml.learner import FewShotLearner
+    from hypernet_maml.pretrained import FewShotLearner
     from priors_shared.datasets import ImageDataset
 
 SHIPPED = "fc100-5way-cpu"
-RESULTS = Path("docs/results")
 SEED = 7
 THESIS_COUNTS = {
     "WRN-40-2": (2.2, 2.4, 4.17),
@@ -27,14 +26,14 @@ THESIS_COUNTS = {
 _PER_CLASS, _UPDATES, _TEST_TASKS = 4, 40, 30  # of the live trainings: a minute on two cores
 
 
-def run(report_dir: Path, quick: bool, progress: type[Any]) -> Section:
+def run(report_dir: Path, quick: bool, progress: type[Any], results: Path) -> Section:
     """Count parameters, adapt the shipped learner, meta-train before the reader's eyes, return the page."""
     if not quick:
         from hypernet_maml.experiments import EXPERIMENTS
 
         for experiment in EXPERIMENTS.values():
-            experiment(preset="cpu", out=report_dir)
-    folder = RESULTS if quick else report_dir
+            experiment(preset="cpu", out=report_dir, runs=report_dir / "runs", quick=False)
+    folder = results if quick else report_dir
     return Section(
         "hypernet-maml: generated weights, adapted to new tasks",
         [
@@ -52,7 +51,7 @@ def run(report_dir: Path, quick: bool, progress: type[Any]) -> Section:
 def _counts_section() -> Section:
     import torch
 
-    from hypernet_maml.networks import build_network
+    from hypernet_maml.models.networks import build_network
     from hypernet_maml.presets import RESNET_18, RESNET_34, WRN_28_4, WRN_40_2
 
     networks = (WRN_40_2, WRN_28_4, RESNET_18, RESNET_34)
@@ -75,8 +74,8 @@ def _counts_section() -> Section:
 
 
 def _shipped_section(tasks: int, progress: type[Any]) -> Section:
-    from hypernet_maml.data import load_images
-    from hypernet_maml.learner import FewShotLearner
+    from hypernet_maml.data.sources import load_images
+    from hypernet_maml.pretrained import FewShotLearner
 
     learner = FewShotLearner.from_pretrained(SHIPPED)
     chosen = [("glyphs", "test")]
@@ -110,7 +109,7 @@ def _shipped_section(tasks: int, progress: type[Any]) -> Section:
 
 
 def _accuracy(learner: FewShotLearner, dataset: ImageDataset, shots: int, tasks: int) -> Measured:
-    from hypernet_maml.metatraining import evaluate_learner
+    from hypernet_maml.training.metatraining import evaluate_learner
     from priors_shared.episodes import FewShotSampler
     from priors_shared.statistics import mean_confidence_interval
 
@@ -141,17 +140,17 @@ def _task_figure(learner: FewShotLearner, dataset: ImageDataset) -> Any:
 def _live_section(report_dir: Path, progress: type[Any]) -> Section:
     import torch
 
-    from hypernet_maml.config import LaunchConfig
-    from hypernet_maml.data import load_images
-    from hypernet_maml.hyperconv import reparameterize
-    from hypernet_maml.metatraining import evaluate_learner, inner_movement, metatrain
+    from hypernet_maml.config import StreamLaunchConfig
+    from hypernet_maml.data.sources import load_images
+    from hypernet_maml.models.hyperconv import reparameterize
     from hypernet_maml.plots import meta_figure, movement_figure
     from hypernet_maml.presets import glyphs_5way_cpu, glyphs_hyperconv4_cpu
-    from hypernet_maml.training import train
+    from hypernet_maml.training.metatraining import evaluate_learner, inner_movement, metatrain
+    from hypernet_maml.training.supervised import train
     from priors_shared.episodes import FewShotSampler
     from priors_shared.runs import Run, read_metrics
 
-    where = LaunchConfig(accelerator="cpu")
+    where = StreamLaunchConfig(accelerator="cpu")
     parts: list[Any] = [
         "Trained from random weights while this report was made, on Glyphs: a Conv-4 with plain and with "
         "generated weights, first as a classifier, then by MAML and by Algorithm 2 of the thesis. Too "
@@ -179,7 +178,7 @@ def _live_section(report_dir: Path, progress: type[Any]) -> Section:
             same &= torch.equal(net(probe), reparameterize(net)(probe))
         preset = glyphs_5way_cpu()
         inner = replace(preset.inner, algorithm=algorithm)  # type: ignore[arg-type]
-        meta = replace(preset, inner=inner, iterations=_UPDATES, validate_every=20)
+        meta = replace(preset, inner=inner, steps=_UPDATES, validate_every=20)
         meta = replace(meta, validation_tasks=20)
         with Run.create(out / "meta", {}, command="reproduce", tensorboard=False) as run_of:
             learner = metatrain(meta, net, net.config, where, run_of)

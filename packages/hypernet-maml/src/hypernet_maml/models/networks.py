@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hypernet_maml.config import NetworkConfig
-from hypernet_maml.layers import BatchNorm2d, Conv2d, Linear, Normalise
+from hypernet_maml.models.layers import BatchNorm2d, Conv2d, Linear, Normalise
 
 Stem = Literal["cifar", "imagenet"]
 
@@ -258,7 +258,7 @@ def build_network(config: NetworkConfig) -> Classifier:
 
     Initial weights come from torch's global generator.
     """
-    from hypernet_maml.hyperconv import hyperize
+    from hypernet_maml.models.hyperconv import hyperize
 
     net: Classifier
     kind, classes, channels = config.kind, config.classes, config.channels

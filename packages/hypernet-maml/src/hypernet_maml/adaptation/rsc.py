@@ -26,7 +26,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from hypernet_maml.networks import Classifier
+from hypernet_maml.models.networks import Classifier
 from priors_shared.errors import UserError
 
 CELLS, CHANNELS = Fraction(1, 3), Fraction(5, 16)

@@ -23,7 +23,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from hypernet_maml.config import Batching, InnerLoop
-from hypernet_maml.hyperconv import (
+from hypernet_maml.models.hyperconv import (
     HyperConv2d,
     Hypernetwork,
     hyper_layers,
@@ -31,7 +31,7 @@ from hypernet_maml.hyperconv import (
     is_hyper_parameter,
     reparameterize,
 )
-from hypernet_maml.layers import (
+from hypernet_maml.models.layers import (
     BatchNorm2d,
     Conv2d,
     Linear,
@@ -176,7 +176,7 @@ def accumulate_meta_gradient(
     """Add the gradient of the mean query loss (Eq. 3.2) to `.grad`; query loss and accuracy per task.
 
     batching: "loop" keeps one task's graph at a time; "grouped" and "vmap" run all tasks at once, the
-    former with networks of `hypernet_maml.layers` only. All give the same gradients.
+    former with networks of `hypernet_maml.models.layers` only. All give the same gradients.
     """
     if batching == "loop":
         return _loop(learner, batch)
@@ -303,7 +303,7 @@ def check_task_layers(net: nn.Module) -> None:
         ):
             raise ValueError(
                 f"{name} is a {type(module).__name__}, which cannot hold the weights of several tasks: "
-                "use batching loop or vmap, or the layers of hypernet_maml.layers"
+                "use batching loop or vmap, or the layers of hypernet_maml.models.layers"
             )
 
 

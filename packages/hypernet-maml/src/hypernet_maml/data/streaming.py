@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from hypernet_maml.config import NetworkConfig
-from hypernet_maml.data import STREAM, Batch, ImageSource
+from hypernet_maml.data.interface import Batch, ImageSource
 from priors_shared.datasets import resolve_data_root
 from priors_shared.episodes import generator_for
 from priors_shared.errors import UserError
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from torchvision.datasets import ImageFolder
 
 _LOG = logging.getLogger(__name__)
+IMAGENET, STREAM = "imagenet", "stream:"
 STATISTICS_IMAGES = 2048
 ENLARGE = 256 / 224
 
@@ -110,6 +111,11 @@ def _collated(items: list[Item]) -> Batch | None:
     return torch.stack(images), torch.tensor(targets)
 
 
+def is_streamed(name: str) -> bool:
+    """Whether a data set of this name is read while training."""
+    return name == IMAGENET or name.startswith(STREAM)
+
+
 def streamed_sources(
     name: str, data_root: str | Path | None, network: NetworkConfig, *, workers: int
 ) -> tuple[StreamedImages, StreamedImages]:
@@ -122,10 +128,10 @@ def streamed_sources(
         from torchvision.datasets import ImageFolder
     except ImportError:
         raise UserError(
-            f"--dataset {name} needs torchvision: pip install 'hypernet-maml[imagenet]'"
+            f"dataset: {name} needs torchvision: pip install 'hypernet-maml[imagenet]'"
         ) from None
     if network.channels != 3:
-        raise UserError(f"--dataset {name} has colour images: give --channels 3")
+        raise UserError(f"dataset: {name} has colour images: set channels to 3")
     if name.startswith(STREAM):
         root = Path(name.removeprefix(STREAM)).expanduser()
     else:
@@ -133,7 +139,7 @@ def streamed_sources(
         if found is None:
             raise UserError(
                 "ImageNet not found: unpack it into ROOT/imagenet/train/CLASS and ROOT/imagenet/val/CLASS and "
-                "give --data-root ROOT (or set PRIORS_DATA)"
+                "name ROOT by data_root (or the environment variable PRIORS_DATA)"
             )
         root = found / name
     folders: list[ImageFolder] = []

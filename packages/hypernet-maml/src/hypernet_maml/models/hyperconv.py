@@ -21,7 +21,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hypernet_maml.layers import Conv2d, convolve
+from hypernet_maml.models.layers import Conv2d, convolve
 
 Sharing = Literal["unshared", "stage"]
 Select = Callable[[str, nn.Conv2d], bool]

@@ -9,11 +9,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from hypernet_maml.config import CHECKPOINT_KIND, META_KIND, NetworkConfig
-from hypernet_maml.layers import set_batch_statistics
-from hypernet_maml.maml import MetaLearner, Parameters
-from hypernet_maml.metatraining import adapted, build_learner
-from hypernet_maml.networks import Classifier, build_network
+from hypernet_maml.adaptation.maml import MetaLearner, Parameters
+from hypernet_maml.config import CHECKPOINT_KIND, META_KIND, InnerLoop, NetworkConfig
+from hypernet_maml.evaluation import adapted
+from hypernet_maml.models.layers import set_batch_statistics
+from hypernet_maml.models.networks import Classifier, build_network
 from priors_shared.checkpoints import CONFIG, find_weights, load_weights
 from priors_shared.devices import choose_device
 from priors_shared.errors import UserError
@@ -120,7 +120,7 @@ class FewShotLearner:
         if ways > self.ways or int(labels.min()) < 0:
             raise UserError(
                 f"labels must lie in 0 .. {self.ways - 1}, as the network has {self.ways} outputs; got "
-                f"{int(labels.min())} .. {ways - 1}: meta-train with --ways {ways} for more classes"
+                f"{int(labels.min())} .. {ways - 1}: meta-train with more ways for more classes"
             )
         device = self.net.classifier.weight.device
         with torch.enable_grad():
@@ -155,6 +155,12 @@ def load_network(
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise _does_not_fit(source, error) from error
     return net.eval(), config, dict(record.get("trained", {}))
+
+
+def build_learner(shape: dict[str, Any]) -> MetaLearner:
+    """The untrained learner of a checkpoint's configuration."""
+    net = build_network(NetworkConfig(**shape["network"]))
+    return MetaLearner(net, InnerLoop(**shape["inner"]))
 
 
 def _does_not_fit(source: str | Path, error: Exception) -> UserError:

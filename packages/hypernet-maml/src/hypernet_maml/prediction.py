@@ -9,12 +9,13 @@ from pathlib import Path
 
 import torch
 
-from hypernet_maml.data import as_input, split_per_class
-from hypernet_maml.learner import FewShotLearner
+from hypernet_maml.data.augment import as_input
+from hypernet_maml.data.sources import split_per_class
+from hypernet_maml.pretrained import FewShotLearner
 from priors_shared.datasets import load_dataset
 from priors_shared.episodes import generator_for
 from priors_shared.errors import UserError
-from priors_shared.runs import write_atomically
+from priors_shared.files import write_atomically
 
 BATCH = 75  # query images at once: as many as a task of meta-training has
 
@@ -67,7 +68,7 @@ def adapt_to_folder(
     if int(left.min()) < 1:
         poor = dataset.class_names[int(left.argmin())]
         raise UserError(
-            f"class {poor!r} of {folder} has {shots} images, none left to predict: lower --shots"
+            f"class {poor!r} of {folder} has {shots} images, none left to predict: lower shots"
         )
     classifier = learner.adapt(as_input(support.images), support.targets)
     rows = []

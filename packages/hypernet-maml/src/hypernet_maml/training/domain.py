@@ -25,26 +25,27 @@ from lightning_fabric import Fabric
 from torch import Tensor
 from torch.nn import functional as F
 
+from hypernet_maml.adaptation.rsc import Challenge, challenged_logits, draw_challenge
 from hypernet_maml.config import DomainConfig, LaunchConfig
-from hypernet_maml.data import InMemory, as_input, crop_and_grey, domain_sets
-from hypernet_maml.hyperconv import generate_once
-from hypernet_maml.networks import Classifier, build_network, with_new_classifier
-from hypernet_maml.rsc import Challenge, challenged_logits, draw_challenge
-from hypernet_maml.training import (
+from hypernet_maml.data.augment import as_input, crop_and_grey
+from hypernet_maml.data.sources import InMemory, domain_sets
+from hypernet_maml.evaluation import evaluate
+from hypernet_maml.models.hyperconv import generate_once
+from hypernet_maml.models.networks import Classifier, build_network, with_new_classifier
+from hypernet_maml.training.supervised import (
     INITIAL_WEIGHTS,
     Objective,
     build_optimizer,
-    copied_state,
-    evaluate,
     learning_rate,
     save_network,
 )
-from priors_shared.checkpoints import resume_training, save_training_state
 from priors_shared.datasets import ImageDataset
 from priors_shared.devices import end_followers, launch, set_threads
 from priors_shared.episodes import generator_for
 from priors_shared.errors import UserError
-from priors_shared.runs import Run, write_atomically
+from priors_shared.files import write_atomically
+from priors_shared.runs import Run
+from priors_shared.training import TrainingLoop
 
 
 class DomainObjective(Objective):
@@ -80,6 +81,8 @@ def train_domains(
         where: device, threads, data.
         run: the run folder.
     """
+    if where.compile:
+        raise UserError("compile: this training is not compiled; leave the option out")
     set_threads(where.threads)
     fabric = launch(where.accelerator, where.devices, where.precision)
     train_set, val_set, test_set = domain_sets(config.held_out, where.data_root, config.network)
@@ -87,42 +90,33 @@ def train_domains(
     net = _begin(config, pretrained, train_set)
     net.to(fabric.device).to(memory_format=torch.channels_last)
     optimizer = build_optimizer(net, config)
-    begun, best, best_state = 0, -1.0, copied_state(net)
-    state = resume_training(run, net, optimizer)
-    if state is not None:
-        begun, best, best_state = state.step, float(state.extra["best"]), state.extra_tensors
-
+    crossval, test = InMemory(val_set), InMemory(test_set)
+    loop = TrainingLoop(
+        run,
+        model=net,
+        optimizer=optimizer,
+        steps=config.epochs,
+        checkpoint_every=config.checkpoint_every,
+        validate=lambda: {"val_accuracy": evaluate(net, crossval, fabric.device)},
+        best="val_accuracy",
+    )
     objective, optimizer = fabric.setup(DomainObjective(net, config.output_l2), optimizer)
-    with run.progress(config.epochs, "train", start=begun) as progress:
-        for epoch in range(begun, config.epochs):
-            rate = learning_rate(config, epoch)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            loss = _run_epoch(objective, optimizer, train_set, config, epoch, fabric)
-            accuracy = evaluate(net, InMemory(val_set), fabric.device)
-            if accuracy > best:
-                best, best_state = accuracy, copied_state(net)
-            progress.advance(loss=loss, val_accuracy=accuracy)
-            done = epoch + 1
-            run.log(done, loss=loss, learning_rate=rate, val_accuracy=accuracy)
-            if done % config.checkpoint_every == 0 or done == config.epochs:
-                save_training_state(
-                    run.checkpoints,
-                    model=net,
-                    optimizer=optimizer,
-                    step=done,
-                    extra={"best": best},
-                    extra_tensors=best_state,
-                )
+    for epoch in loop:
+        rate = learning_rate(config, epoch)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        loss = _run_epoch(objective, optimizer, train_set, config, epoch, fabric)
+        loop.step(loss, learning_rate=rate)
     end_followers(fabric)
-    net.load_state_dict(best_state)
+    assert loop.best_state is not None, "the last epoch is validated"
+    net.load_state_dict(loop.best_state)
     found = {
         "held_out": config.held_out,
-        "accuracy": evaluate(net, InMemory(test_set), fabric.device),
+        "accuracy": evaluate(net, test, fabric.device),
         "images": len(test_set),
-        "val_accuracy": best,
+        "val_accuracy": loop.best,
     }
-    save_network(run.out / "model", net, config, val_accuracy=best)
+    save_network(run.out / "model", net, config, val_accuracy=loop.best)
     write_atomically(run.out / "test.json", json.dumps(found, indent=2) + "\n")
     return net
 
@@ -147,16 +141,18 @@ def _run_epoch(
     fabric: Fabric,
 ) -> float:
     """One pass over whole batches; returns the mean loss."""
-    if len(dataset) < config.batch * fabric.world_size:
-        raise UserError(f"{dataset.name}: {len(dataset)} images make no batch of {config.batch}")
+    if len(dataset) < config.batch_size * fabric.world_size:
+        raise UserError(
+            f"{dataset.name}: {len(dataset)} images make no batch of {config.batch_size}"
+        )
     order = torch.randperm(len(dataset), generator=generator_for(config.seed, epoch))
     # As many images for each process: one that had a batch more would wait for the others for ever.
     order = order[: len(order) // fabric.world_size * fabric.world_size]
     order = order[fabric.global_rank :: fabric.world_size]
     objective.train()
     losses = []
-    for number, items in enumerate(order.split(config.batch)):
-        if len(items) < config.batch:
+    for number, items in enumerate(order.split(config.batch_size)):
+        if len(items) < config.batch_size:
             break
         generator = generator_for(config.seed, epoch, number, fabric.global_rank)
         images = as_input(dataset.images[items].to(fabric.device))

@@ -18,7 +18,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hypernet_maml import derivatives
+from hypernet_maml.models import derivatives
 
 Statistics = Literal["running", "batch"]
 Order = Literal["first", "second", "any"]
@@ -151,7 +151,7 @@ def set_batch_statistics(net: nn.Module, statistics: Statistics | None) -> None:
             module.statistics = statistics
         elif isinstance(module, nn.modules.batchnorm._BatchNorm) and statistics == "batch":
             raise ValueError(
-                f"{name} is a {type(module).__name__} of torch: only hypernet_maml.layers.BatchNorm2d can "
+                f"{name} is a {type(module).__name__} of torch: only hypernet_maml.models.layers.BatchNorm2d can "
                 "use a batch's statistics without moving its running ones"
             )
 

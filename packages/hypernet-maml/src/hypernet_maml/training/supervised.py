@@ -18,27 +18,26 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel
 
-from hypernet_maml.config import CHECKPOINT_KIND, DomainConfig, LaunchConfig, TrainConfig
-from hypernet_maml.data import ImageSource, as_input, classification_sources
-from hypernet_maml.hyperconv import (
+from hypernet_maml.config import CHECKPOINT_KIND, DomainConfig, StreamLaunchConfig, TrainConfig
+from hypernet_maml.data.interface import ImageSource
+from hypernet_maml.data.sources import classification_sources
+from hypernet_maml.data.streaming import is_streamed
+from hypernet_maml.evaluation import as_batch, evaluate
+from hypernet_maml.models.hyperconv import (
     generate_once,
     hyper_layers,
     is_hyper_parameter,
     output_l2,
 )
-from hypernet_maml.layers import BatchNorm2d
-from hypernet_maml.networks import Classifier, build_network
-from priors_shared.checkpoints import (
-    resume_training,
-    save_training_state,
-    save_weights,
-)
+from hypernet_maml.models.layers import BatchNorm2d
+from hypernet_maml.models.networks import Classifier, build_network
+from priors_shared.checkpoints import save_weights
 from priors_shared.devices import end_followers, launch, set_threads
 from priors_shared.episodes import generator_for
 from priors_shared.errors import UserError
 from priors_shared.runs import Run
+from priors_shared.training import TrainingLoop
 
-EVALUATION_BATCH = 500
 DATA_PATH, INITIAL_WEIGHTS = 2**31 - 1, 2**31 - 2  # paths of generators beside the updates'
 
 
@@ -59,12 +58,14 @@ class Objective(nn.Module):
         return self.output_l2 * output_l2(self.net) if self.output_l2 else 0.0
 
 
-def train(config: TrainConfig, where: LaunchConfig, run: Run) -> Classifier:
+def train(config: TrainConfig, where: StreamLaunchConfig, run: Run) -> Classifier:
     """Train, or go on from the run's last checkpoint; returns the network and writes it to OUT/model.
 
     Logs once an epoch: loss, learning rate, validation accuracy, and for each embedding E the ratio
     |E| / |grad E| (Fig. 3.3). With weight averaging, the network returned is the average.
     """
+    if where.workers is not None and not is_streamed(config.dataset):
+        raise UserError(f"workers: {config.dataset} is held in memory; leave the option out")
     set_threads(where.threads)
     fabric = launch(where.accelerator, where.devices, where.precision, compile=where.compile)
     train_set, val_set = classification_sources(
@@ -73,7 +74,7 @@ def train(config: TrainConfig, where: LaunchConfig, run: Run) -> Classifier:
         config.network,
         per_class=config.per_class,
         generator=generator_for(config.seed, DATA_PATH),
-        workers=where.workers,
+        workers=4 if where.workers is None else where.workers,
     )
     config = replace(config, network=replace(config.network, classes=train_set.classes))
     torch.manual_seed(generator_for(config.seed, INITIAL_WEIGHTS).initial_seed())
@@ -82,53 +83,34 @@ def train(config: TrainConfig, where: LaunchConfig, run: Run) -> Classifier:
     net.to(fabric.device).to(memory_format=torch.channels_last)
     optimizer = build_optimizer(net, config)
     average = AveragedModel(net) if config.swa_from is not None else None
-    begun = 0
-    state = resume_training(run, net, optimizer)
-    if state is not None:
-        begun = state.step
-        if average is not None:
-            average.load_state_dict(state.extra_tensors)
-
+    loop = TrainingLoop(
+        run,
+        model=net,
+        optimizer=optimizer,
+        steps=config.epochs,
+        checkpoint_every=config.checkpoint_every,
+        validate_every=config.validate_every,
+        validate=lambda: {"val_accuracy": evaluate(net, val_set, fabric.device)},
+        modules={} if average is None else {"average": average},
+    )
     objective, optimizer = fabric.setup(Objective(net, config.output_l2), optimizer)
-    with run.progress(config.epochs, "train", start=begun) as progress:
-        for epoch in range(begun, config.epochs):
-            rate = learning_rate(config, epoch)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            loss = _run_epoch(objective, optimizer, train_set, config, epoch, fabric)
-            metrics = {"loss": loss, "learning_rate": rate, **embedding_ratios(net)}
-            if average is not None and config.swa_from is not None and epoch >= config.swa_from:
-                average.update_parameters(net)
-            done = epoch + 1
-            shown = {"loss": loss}
-            if done % config.validate_every == 0 or done == config.epochs:
-                accuracy = evaluate(net, val_set, fabric.device)
-                shown["val_accuracy"] = metrics["val_accuracy"] = accuracy
-            progress.advance(**shown)
-            run.log(done, **metrics)
-            if done % config.checkpoint_every == 0 or done == config.epochs:
-                save_training_state(
-                    run.checkpoints,
-                    model=net,
-                    optimizer=optimizer,
-                    step=done,
-                    extra_tensors=None if average is None else average.state_dict(),
-                )
+    for epoch in loop:
+        rate = learning_rate(config, epoch)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        loss = _run_epoch(objective, optimizer, train_set, config, epoch, fabric)
+        if average is not None and config.swa_from is not None and epoch >= config.swa_from:
+            average.update_parameters(net)
+        loop.step(loss, learning_rate=rate, **embedding_ratios(net))
     end_followers(fabric)
     final = net
     if average is not None:
         assert isinstance(average.module, Classifier)
         final = average.module
-        renew_statistics(final, train_set, config.batch, fabric.device)
-    if average is not None or begun == config.epochs:
-        accuracy = evaluate(final, val_set, fabric.device)
+        renew_statistics(final, train_set, config.batch_size, fabric.device)
+    accuracy = evaluate(final, val_set, fabric.device)
     save_network(run.out / "model", final, config, val_accuracy=accuracy)
     return final
-
-
-def copied_state(model: nn.Module) -> dict[str, Tensor]:
-    """The model's parameters and buffers as they are now."""
-    return {name: value.detach().clone() for name, value in model.state_dict().items()}
 
 
 def save_network(
@@ -174,21 +156,6 @@ def embedding_ratios(net: nn.Module) -> dict[str, float]:
 
 
 @torch.no_grad()
-def evaluate(net: Classifier, source: ImageSource, device: torch.device) -> float:
-    """Share of images that the network classifies right, in evaluation mode."""
-    training = net.training
-    net.eval()
-    right = seen = 0
-    with generate_once(net):
-        for images, targets in source.batches(EVALUATION_BATCH):
-            logits = net(_batch(images, device))
-            right += int((logits.argmax(-1) == targets.to(device)).sum())
-            seen += len(targets)
-    net.train(training)
-    return right / seen
-
-
-@torch.no_grad()
 def renew_statistics(
     net: Classifier, source: ImageSource, batch: int, device: torch.device
 ) -> None:
@@ -206,7 +173,7 @@ def renew_statistics(
     with generate_once(net):
         for images, _ in source.batches(batch):
             if len(images) == batch or len(source) < batch:
-                net(_batch(images, device))
+                net(as_batch(images, device))
     net.train(training)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
@@ -228,10 +195,12 @@ def _run_epoch(
     objective.train()
     losses = []
     path = config.seed, epoch, fabric.global_rank
-    for images, targets in source.epoch(order, config.batch, path=path, augment=config.augment):
+    for images, targets in source.epoch(
+        order, config.batch_size, path=path, augment=config.augment
+    ):
         if len(images) == 1:
             continue  # batch norm needs two
-        loss = objective(_batch(images, fabric.device), targets.to(fabric.device))
+        loss = objective(as_batch(images, fabric.device), targets.to(fabric.device))
         optimizer.zero_grad()
         fabric.backward(loss)
         optimizer.step()
@@ -239,7 +208,3 @@ def _run_epoch(
     if not losses:
         raise UserError(f"{source.name}: {len(source)} images are too few to train on")
     return float(torch.stack(losses).mean())
-
-
-def _batch(images: Tensor, device: torch.device) -> Tensor:
-    return as_input(images.to(device)).contiguous(memory_format=torch.channels_last)

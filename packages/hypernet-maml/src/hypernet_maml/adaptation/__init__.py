@@ -1,0 +1,1 @@
+"""Adaptation to a task: MAML and its kin; self-challenging for unseen domains."""

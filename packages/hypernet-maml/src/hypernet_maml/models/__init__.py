@@ -1,0 +1,1 @@
+"""Networks, their layers, and convolutions whose weights are generated."""

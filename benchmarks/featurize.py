@@ -19,12 +19,12 @@ import numpy as np
 import torch
 
 from molfeat_diffusion import MiDiFeaturizer
-from molfeat_diffusion.checkpoint import load_model
 from molfeat_diffusion.config import SHIPPED_MIDI, ConformerConfig
-from molfeat_diffusion.conformers import embed, parse
-from molfeat_diffusion.descriptors import DescriptorFeaturizer
-from molfeat_diffusion.molecules import MoleculeError
-from molfeat_diffusion.tables import read_rows
+from molfeat_diffusion.data.conformers import embed, parse
+from molfeat_diffusion.data.molecules import MoleculeError
+from molfeat_diffusion.data.tables import read_rows
+from molfeat_diffusion.featurizers.descriptors import DescriptorFeaturizer
+from molfeat_diffusion.pretrained import load_model
 from priors_shared.devices import hardware
 from priors_shared.options import say
 from priors_shared.reports import write_result

@@ -26,7 +26,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from molfeat_diffusion.config import NetworkConfig
-from molfeat_diffusion.network import Denoiser, Features, Masks, Pooling, UpdateBlock
+from molfeat_diffusion.models.layers import Features, Masks, Pooling
+from molfeat_diffusion.models.network import Denoiser, UpdateBlock
 from priors_shared.devices import hardware
 from priors_shared.options import say
 from priors_shared.reports import write_result

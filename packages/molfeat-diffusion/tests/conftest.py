@@ -8,8 +8,8 @@ from rdkit import Chem
 from rdkit.Chem import rdDistGeom
 
 from molfeat_diffusion.config import ModelConfig, NetworkConfig, NoiseConfig
-from molfeat_diffusion.diffusion import Marginals, MiDi
-from molfeat_diffusion.molecules import DenseMolecules
+from molfeat_diffusion.data.molecules import DenseMolecules, Marginals
+from molfeat_diffusion.models.diffusion import MiDi
 
 SMALL = NetworkConfig(
     layers=2,

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from molfeat_diffusion.checkpoint import import_midi, load_model, save_model
 from molfeat_diffusion.config import UNIFORM, ModelConfig
-from molfeat_diffusion.diffusion import MiDi
+from molfeat_diffusion.models.diffusion import MiDi
+from molfeat_diffusion.pretrained import import_midi, load_model, save_model
 from priors_shared.errors import UserError
 
 

@@ -13,11 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 from rdkit import Chem
 
-from molfeat_diffusion import featurize
-from molfeat_diffusion.checkpoint import save_model
 from molfeat_diffusion.cli import main
-from molfeat_diffusion.diffusion import MiDi
-from molfeat_diffusion.tables import count_rows, read_rows
+from molfeat_diffusion.data.tables import count_rows, read_rows
+from molfeat_diffusion.jobs import featurize
+from molfeat_diffusion.models.diffusion import MiDi
+from molfeat_diffusion.pretrained import save_model
 from priors_shared.runs import read_metrics
 from priors_shared.testing import run_on_two_processes
 
@@ -180,7 +180,7 @@ def test_what_featurize_refuses(home: Path, capsys: pytest.CaptureFixture[str]) 
 def test_train_sample_and_featurize_in_turn(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("few.smi").write_text("CCO\nCN\nC=O\nCF\nCC\n")
     tiny = ["--layers", "1", "--width-atoms", "8", "--width-bonds", "4", "--width-global", "4"]
-    tiny += ["--heads", "2", "--updates", "2", "--batch", "2", "--timesteps", "6", "--quiet"]
+    tiny += ["--heads", "2", "--steps", "2", "--batch-size", "2", "--timesteps", "6", "--quiet"]
     main(["train", "qm9_no_h_cpu", "--data", "few.smi", *tiny, "--out", "run"])
     both = ["train", "qm9_no_h_cpu", "--data", "few.smi", *tiny, "--out", "two"]
     said = run_on_two_processes("molfeat-diffusion", *both)

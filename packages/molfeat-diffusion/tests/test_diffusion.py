@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from molfeat_diffusion.config import LossConfig, ModelConfig, NoiseConfig
-from molfeat_diffusion.diffusion import Marginals, MiDi, loss_terms
-from molfeat_diffusion.molecules import DenseMolecules
-from molfeat_diffusion.network import Prediction
-from molfeat_diffusion.noise import Randomness
+from molfeat_diffusion.data.molecules import DenseMolecules, Marginals
+from molfeat_diffusion.models.diffusion import MiDi, loss_terms
+from molfeat_diffusion.models.layers import Prediction
+from molfeat_diffusion.models.noise import Randomness
 from priors_shared.errors import UserError
 
 Reference = Callable[[str], dict[str, Tensor]]

@@ -24,13 +24,13 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
-from molfeat_diffusion import distributed
-from molfeat_diffusion.checkpoint import save_model
 from molfeat_diffusion.cli import main
-from molfeat_diffusion.diffusion import MiDi
-from molfeat_diffusion.features import MiDiFeaturizer
-from molfeat_diffusion.featurize import run_shard
-from molfeat_diffusion.tables import read_rows
+from molfeat_diffusion.data.tables import read_rows
+from molfeat_diffusion.featurizers.midi import MiDiFeaturizer
+from molfeat_diffusion.jobs import ray as distributed
+from molfeat_diffusion.jobs.featurize import run_shard
+from molfeat_diffusion.models.diffusion import MiDi
+from molfeat_diffusion.pretrained import save_model
 
 ROWS = 40
 OPTIONS = ("--checkpoint", "model", "--timestep", "3", "--shard-rows", "1", "--threads", "1")

@@ -16,9 +16,9 @@ from sklearn.base import clone
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from molfeat_diffusion.checkpoint import save_model
-from molfeat_diffusion.diffusion import MiDi
-from molfeat_diffusion.features import MiDiFeaturizer, molecule_axes
+from molfeat_diffusion.featurizers.midi import MiDiFeaturizer, molecule_axes
+from molfeat_diffusion.models.diffusion import MiDi
+from molfeat_diffusion.pretrained import save_model
 from priors_shared.errors import UserError
 
 Conformer = Callable[[str], Chem.Mol]

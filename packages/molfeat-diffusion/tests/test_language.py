@@ -15,8 +15,8 @@ from rdkit import Chem
 
 from molfeat_diffusion.cli import main
 from molfeat_diffusion.config import LanguageConfig, LaunchConfig
-from molfeat_diffusion.language import SmilesFeaturizer, build_tokenizer, loses_chlorine
-from molfeat_diffusion.language_training import masked, train_language
+from molfeat_diffusion.featurizers.smiles import SmilesFeaturizer, build_tokenizer, loses_chlorine
+from molfeat_diffusion.training.language import masked, train_language
 from priors_shared.errors import UserError
 from priors_shared.runs import Run
 
@@ -27,12 +27,12 @@ TINY = LanguageConfig(
     layers=2,
     heads=2,
     feed_forward=16,
-    updates=6,
-    batch=8,
+    steps=6,
+    batch_size=8,
     validate_every=3,
     checkpoint_every=2,
     log_every=1,
-    validation_share=0.2,
+    validation_fraction=0.2,
     max_length=24,
 )
 
@@ -143,7 +143,7 @@ def test_masks_hide_ordinary_tokens_in_the_shares_given() -> None:
 def test_resumed_training_gives_the_same_weights(
     corpus: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import molfeat_diffusion.language_training as training
+    import molfeat_diffusion.training.language as training
 
     class Killed(Exception):
         pass
@@ -170,7 +170,7 @@ def test_exported_weights_are_the_last_checkpoints(model: Path, tmp_path: Path) 
     expected = SmilesFeaturizer(model).transform(["CCO"])
     np.testing.assert_array_equal(SmilesFeaturizer(tmp_path / "mine").transform(["CCO"]), expected)
     card = (tmp_path / "mine" / "README.md").read_text()
-    assert "6 updates of 8 SMILES" in card
+    assert "6 steps of 8 SMILES" in card
     assert (tmp_path / "mine" / "training.png").is_file()
 
 
@@ -181,7 +181,7 @@ def test_molecules_of_evaluation_tables_are_left_out(corpus: Path, tmp_path: Pat
     source = tmp_path / "more.smi"
     source.write_text(corpus.read_text() + "CCCO\nCCC(=O)O\n")
     config = LanguageConfig(
-        **{**vars(TINY), "data": (str(source),), "exclude": (str(table),), "updates": 1}
+        **{**vars(TINY), "data": (str(source),), "exclude": (str(table),), "steps": 1}
     )
     run = train(tmp_path / "run", config)
     used = (run / "smiles.txt").read_text().split()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from rdkit import Chem
 
-from molfeat_diffusion.metrics import bond_orders, sampling_metrics, stable_atoms, valid_smiles
+from molfeat_diffusion.evaluation import bond_orders, sampling_metrics, stable_atoms, valid_smiles
 
 Conformer = Callable[[str], Chem.Mol]
 

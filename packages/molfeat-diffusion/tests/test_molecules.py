@@ -9,7 +9,7 @@ import pytest
 import torch
 from rdkit import Chem
 
-from molfeat_diffusion.molecules import (
+from molfeat_diffusion.data.molecules import (
     VOCABULARIES,
     MoleculeError,
     collate,

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from sklearn.base import clone
 
-from molfeat_diffusion.checkpoint import save_model
-from molfeat_diffusion.diffusion import MiDi
-from molfeat_diffusion.features import MiDiFeaturizer
+from molfeat_diffusion.featurizers.midi import MiDiFeaturizer
+from molfeat_diffusion.models.diffusion import MiDi
+from molfeat_diffusion.pretrained import save_model
 from priors_shared.errors import UserError
 
 pytest.importorskip("molfeat")  # the extra `molfeat`

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from molfeat_diffusion.config import NetworkConfig
-from molfeat_diffusion.diffusion import MiDi
-from molfeat_diffusion.molecules import VOCABULARIES, DenseMolecules
-from molfeat_diffusion.network import Compat, Denoiser, Prediction
+from molfeat_diffusion.data.molecules import VOCABULARIES, DenseMolecules
+from molfeat_diffusion.models.diffusion import MiDi
+from molfeat_diffusion.models.layers import Prediction
+from molfeat_diffusion.models.network import Compat, Denoiser
 
 Reference = Callable[[str], dict[str, Tensor]]
 Molecules = Callable[..., DenseMolecules]

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from molfeat_diffusion.config import UNIFORM, NoiseConfig
-from molfeat_diffusion.noise import (
+from molfeat_diffusion.models.noise import (
     ATOMS,
     BONDS,
     CHARGES,

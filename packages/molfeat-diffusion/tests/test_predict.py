@@ -12,26 +12,19 @@ from rdkit import Chem
 from sklearn.base import clone
 from sklearn.pipeline import make_pipeline
 
-from molfeat_diffusion import language, predict
-from molfeat_diffusion.checkpoint import SHIPPED
 from molfeat_diffusion.cli import main
 from molfeat_diffusion.config import SHIPPED_SMILES
-from molfeat_diffusion.descriptors import DescriptorFeaturizer, fingerprint
-from molfeat_diffusion.library import screen_file
-from molfeat_diffusion.predict import (
-    BlockStandardizer,
-    FeatureBlocks,
-    MLPClassifier,
-    MLPRegressor,
-    Predictor,
-    calibrated,
-    head,
-    out_of_fold,
-    platt,
-)
-from molfeat_diffusion.screening import diversity, pick, rank
-from molfeat_diffusion.splits import scaffold_of, scaffold_split
-from molfeat_diffusion.tables import read_rows
+from molfeat_diffusion.data.splits import scaffold_of, scaffold_split
+from molfeat_diffusion.data.tables import read_rows
+from molfeat_diffusion.featurizers import smiles as language
+from molfeat_diffusion.featurizers.blocks import FeatureBlocks
+from molfeat_diffusion.featurizers.descriptors import DescriptorFeaturizer, fingerprint
+from molfeat_diffusion.prediction import predictor as predict
+from molfeat_diffusion.prediction.heads import BlockStandardizer, MLPClassifier, MLPRegressor, head
+from molfeat_diffusion.prediction.library import screen_file
+from molfeat_diffusion.prediction.predictor import Predictor, calibrated, out_of_fold, platt
+from molfeat_diffusion.prediction.screening import diversity, pick, rank
+from molfeat_diffusion.pretrained import SHIPPED
 from priors_shared.errors import UserError
 
 RINGS = ("c1ccccc1", "C1CCCCC1", "c1ccncc1", "c1ccsc1", "C1CCNCC1", "c1ccoc1", "C1CCOC1")

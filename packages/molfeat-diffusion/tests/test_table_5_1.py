@@ -9,9 +9,7 @@ import pytest
 from rdkit import Chem
 
 import molfeat_diffusion.experiments.table_5_1 as experiment
-from molfeat_diffusion.checkpoint import save_model
 from molfeat_diffusion.config import LanguageConfig, ModelConfig
-from molfeat_diffusion.diffusion import MiDi
 from molfeat_diffusion.experiments.table_5_1 import (
     ROWS,
     Study,
@@ -19,8 +17,10 @@ from molfeat_diffusion.experiments.table_5_1 import (
     choose_settings,
     evaluate_split,
 )
-from molfeat_diffusion.language import build_tokenizer
-from molfeat_diffusion.language_training import build_network
+from molfeat_diffusion.featurizers.smiles import build_tokenizer
+from molfeat_diffusion.models.diffusion import MiDi
+from molfeat_diffusion.pretrained import save_model
+from molfeat_diffusion.training.language import build_network
 
 RINGS = ("c1ccccc1", "C1CCCCC1", "c1ccncc1", "c1ccsc1", "C1CCNCC1", "c1ccoc1", "C1CCOC1")
 TAILS = ("C", "CC", "OC", "NC", "FC", "OCC")

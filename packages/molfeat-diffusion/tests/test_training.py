@@ -11,13 +11,13 @@ import pytest
 import torch
 from rdkit import Chem
 
-from molfeat_diffusion import training
-from molfeat_diffusion.checkpoint import load_model
 from molfeat_diffusion.config import LaunchConfig, ModelConfig, TrainConfig
-from molfeat_diffusion.datasets import connectivities, load_molecules, load_packed, pack
+from molfeat_diffusion.data.molecules import VOCABULARIES, graph_from_mol
+from molfeat_diffusion.data.sets import connectivities, load_molecules, load_packed, pack
 from molfeat_diffusion.export import export_run
-from molfeat_diffusion.molecules import VOCABULARIES, graph_from_mol
-from molfeat_diffusion.training import train
+from molfeat_diffusion.pretrained import load_model
+from molfeat_diffusion.training import diffusion as training
+from molfeat_diffusion.training.diffusion import train
 from priors_shared.errors import UserError
 from priors_shared.runs import Run
 
@@ -39,10 +39,10 @@ def config(small: ModelConfig, packed: Path) -> TrainConfig:
     return TrainConfig(
         data=(str(packed),),
         model=small,
-        updates=4,
-        batch=3,
+        steps=4,
+        batch_size=3,
         ema=0.9,
-        validation_share=0.3,
+        validation_fraction=0.3,
         validate_every=4,
         checkpoint_every=2,
         log_every=3,
@@ -174,7 +174,7 @@ def test_updates_hold_molecules_of_one_size_each_once_an_epoch(
     packed: Path, config: TrainConfig
 ) -> None:
     molecules = load_packed(packed, VOCABULARIES["qm9"])
-    config = replace(config, batch=2)
+    config = replace(config, batch_size=2)
     batches = int(np.ceil(np.bincount(molecules.sizes) / 2).sum())
     for epoch in range(2):
         steps = range(epoch * batches, (epoch + 1) * batches)
@@ -185,7 +185,7 @@ def test_updates_hold_molecules_of_one_size_each_once_an_epoch(
 
 
 def test_the_learning_rate_rises_and_falls(config: TrainConfig) -> None:
-    config = replace(config, updates=100, warmup=10, decay="cosine", learning_rate=2.0)
+    config = replace(config, steps=100, warmup_steps=10, decay="cosine", learning_rate=2.0)
     rates = [training.learning_rate(config, step) for step in range(100)]
     assert rates[0] == pytest.approx(2 / 11)
     assert rates[10] == pytest.approx(2.0)
@@ -201,9 +201,9 @@ def test_a_training_gives_its_weights_at_any_time(
     """The average of the last checkpoint; of a finished run, its model."""
     with start(config, tmp_path / "run") as run:
         kept = train(config, QUIET, run)
-    assert export_run(tmp_path / "run", tmp_path / "whole") == config.updates
+    assert export_run(tmp_path / "run", tmp_path / "whole") == config.steps
     (tmp_path / "run" / "model").rename(tmp_path / "elsewhere")
-    assert export_run(tmp_path / "run", tmp_path / "part") == config.updates
+    assert export_run(tmp_path / "run", tmp_path / "part") == config.steps
     for name in ("whole", "part"):
         model, record = load_model(tmp_path / name)
         for (key, ours), theirs in zip(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from molfeat_diffusion import MiDiFeaturizer
-from molfeat_diffusion.checkpoint import SHIPPED, load_model
+from molfeat_diffusion.pretrained import SHIPPED, load_model
 
 
 def test_midi_cpu_tells_drugs_apart() -> None:

@@ -1,12 +1,8 @@
-"""Console scripts of one grammar: `PROGRAM VERB [PRESET] --option value`, from dataclasses by tyro.
-
-A verb's options are a dataclass; errors are one line. Importing this is cheap: no torch.
-"""
+"""Options of console scripts, from dataclasses by tyro; errors are one line. Importing this is cheap: no torch."""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import difflib
 import io
 import re
@@ -19,45 +15,9 @@ from typing import Annotated, Any, Literal, TypeVar
 import tyro
 from tyro.conf import Positional, arg
 
-from priors_shared.console import run_cli
 from priors_shared.errors import UserError
 
-Verbs = Mapping[str, tuple[Callable[[list[str]], None], str]]
-"""Name of a command to what runs it on its arguments, and what it does in a few words."""
-
 _Options = TypeVar("_Options")
-
-
-def run_program(
-    program: str, version: str, what: str, verbs: Verbs, argv: Sequence[str] | None
-) -> None:
-    """Run a console script's verb; a user's error is one line on stderr and exit code 2."""
-    run_cli(
-        lambda: _dispatch(
-            program, version, what, verbs, list(sys.argv[1:] if argv is None else argv)
-        )
-    )
-
-
-def _dispatch(program: str, version: str, what: str, verbs: Verbs, argv: list[str]) -> None:
-    if not argv or argv[0] in ("-h", "--help"):
-        say(_overview(program, what, verbs))
-    elif argv[0] == "--version":
-        say(f"{program} {version}")
-    elif argv[0] in verbs:
-        verbs[argv[0]][0](argv[1:])
-    else:
-        raise UserError(unknown("command", argv[0], list(verbs)))
-
-
-def _overview(program: str, what: str, verbs: Verbs) -> str:
-    width = max(map(len, verbs))
-    listed = "\n".join(f"  {name:<{width}}  {does}" for name, (_, does) in verbs.items())
-    return (
-        f"usage: {program} COMMAND ... [--help]\n\n{what}\n\n"
-        f"commands:\n{listed}\n\n"
-        f"'{program} COMMAND --help' lists a command's options."
-    )
 
 
 def say(text: str = "") -> None:
@@ -201,11 +161,3 @@ def unknown(what: str, name: str, known: Sequence[str]) -> str:
     near = difflib.get_close_matches(name, known, 1)
     hint = f"did you mean {near[0]}? " if near else ""
     return f"unknown {what} {name!r}: {hint}choose {', '.join(known)}"
-
-
-def subclass(base: type[Any], **fields: Any) -> type[Any]:
-    """`base` with fields of these types (or type and default): tyro reads markers from types."""
-    listed = [(name, *(f if isinstance(f, tuple) else (f,))) for name, f in fields.items()]
-    return dataclasses.make_dataclass(
-        base.__name__, listed, bases=(base,), frozen=True, kw_only=True
-    )

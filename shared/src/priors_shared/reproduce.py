@@ -163,7 +163,7 @@ def _facts(quick: bool, seconds: float) -> dict[str, str]:
     from datetime import UTC, datetime
 
     from priors_shared.devices import hardware
-    from priors_shared.runs import source_commit
+    from priors_shared.environment import source_commit
 
     here = hardware()
     devices = ", ".join(here["accelerators"]) or "no accelerator"

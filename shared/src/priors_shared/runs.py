@@ -19,8 +19,7 @@ from pathlib import Path
 from typing import IO, Any, Protocol, runtime_checkable
 
 from priors_shared.console import Progress
-from priors_shared.environment import environment as environment  # house: alias
-from priors_shared.environment import source_commit as source_commit  # house: alias
+from priors_shared.environment import environment
 from priors_shared.errors import UserError
 from priors_shared.files import (
     check_output_folder,
@@ -29,8 +28,8 @@ from priors_shared.files import (
     naming,
     read_json,
     remove_made,
+    write_atomically,
 )
-from priors_shared.files import write_atomically as write_atomically  # house: alias
 from priors_shared.launching import follows
 
 _LOG = logging.getLogger(__name__)

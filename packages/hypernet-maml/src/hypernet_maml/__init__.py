@@ -14,10 +14,10 @@ __version__ = "0.1.0"
 __all__ = ["FewShotLearner", "__version__", "hyperize", "load_network", "reparameterize"]
 
 _MODULE_OF = {
-    "FewShotLearner": "learner",
-    "hyperize": "hyperconv",
-    "load_network": "learner",
-    "reparameterize": "hyperconv",
+    "FewShotLearner": "pretrained",
+    "hyperize": "models.hyperconv",
+    "load_network": "pretrained",
+    "reparameterize": "models.hyperconv",
 }
 
 

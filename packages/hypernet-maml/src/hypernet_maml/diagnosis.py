@@ -12,7 +12,8 @@ from hypernet_maml.pretrained import FewShotLearner
 from hypernet_maml.training.metatraining import inner_movement
 from priors_shared.episodes import FewShotSampler
 from priors_shared.errors import UserError
-from priors_shared.runs import read_metrics, write_atomically
+from priors_shared.files import write_atomically
+from priors_shared.runs import read_metrics
 
 
 def diagnose(

@@ -3,15 +3,21 @@
 The names below are loaded when they are first asked for: importing this package does not import torch.
 """
 
+import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from molfeat_diffusion.checkpoint import load_model
-    from molfeat_diffusion.diffusion import MiDi
-    from molfeat_diffusion.features import MiDiFeaturizer
-    from molfeat_diffusion.language import SmilesFeaturizer
-    from molfeat_diffusion.predict import FeatureBlocks, MLPClassifier, MLPRegressor, Predictor
+    from molfeat_diffusion.featurizers.blocks import FeatureBlocks
+    from molfeat_diffusion.featurizers.midi import MiDiFeaturizer
+    from molfeat_diffusion.featurizers.smiles import SmilesFeaturizer
+    from molfeat_diffusion.models.diffusion import MiDi
+    from molfeat_diffusion.prediction.heads import MLPClassifier, MLPRegressor
+    from molfeat_diffusion.prediction.predictor import Predictor
+    from molfeat_diffusion.pretrained import load_model
+
+# torch_geometric uses what torch deprecates, each time that it is imported: no user of ours can mend it.
+warnings.filterwarnings("ignore", r"`torch\.jit\.\w+` is deprecated", FutureWarning)
 
 __version__ = "0.1.0"
 __all__ = [
@@ -27,14 +33,14 @@ __all__ = [
 ]
 
 _MODULE_OF = {
-    "FeatureBlocks": "predict",
-    "MLPClassifier": "predict",
-    "MLPRegressor": "predict",
-    "MiDi": "diffusion",
-    "MiDiFeaturizer": "features",
-    "Predictor": "predict",
-    "SmilesFeaturizer": "language",
-    "load_model": "checkpoint",
+    "FeatureBlocks": "featurizers.blocks",
+    "MLPClassifier": "prediction.heads",
+    "MLPRegressor": "prediction.heads",
+    "MiDi": "models.diffusion",
+    "MiDiFeaturizer": "featurizers.midi",
+    "Predictor": "prediction.predictor",
+    "SmilesFeaturizer": "featurizers.smiles",
+    "load_model": "pretrained",
 }
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from priors_shared import launching
+from priors_shared.ranges import require, require_positive
 
 CHECKPOINT_KIND = "molfeat-diffusion midi"
 """What diffusion models are called in a checkpoint's config.json."""
@@ -119,16 +120,16 @@ class TrainConfig:
     """the model"""
     loss: LossConfig = field(default_factory=LossConfig)
     """weights of the loss' terms"""
-    updates: int = 500_000
-    """optimizer steps"""
-    batch: int = 64
-    """molecules per update"""
+    steps: int = 500_000
+    """of the optimizer"""
+    batch_size: int = 64
+    """molecules of a step"""
     learning_rate: float = 2e-4
     """of AdamW (amsgrad)"""
-    warmup: int = 0
-    """updates over which the learning rate rises to that"""
+    warmup_steps: int = 0
+    """steps over which the learning rate rises to that"""
     decay: Literal["none", "cosine"] = "none"
-    """cosine: the learning rate falls to zero at the last update; none: it stays, as published"""
+    """cosine: the learning rate falls to zero at the last step; none: it stays, as published"""
     weight_decay: float = 1e-12
     """of AdamW"""
     clip_norm: float | None = None
@@ -139,31 +140,29 @@ class TrainConfig:
     """larger molecules are left out, and counted"""
     max_molecules: int | None = None
     """as many molecules, drawn by the seed; None: all"""
-    validation_share: float = 0.05
-    """share of the molecules that the loss is measured on"""
+    validation_fraction: float = 0.05
+    """fraction of the molecules that the loss is measured on"""
     validate_every: int = 2000
-    """updates between two validations; the last update always ends with one"""
+    """steps between two validations; the last step always ends with one"""
     checkpoint_every: int = 1000
-    """updates between two checkpoints to resume from"""
+    """steps between two checkpoints to resume from"""
     log_every: int = 100
-    """updates between two lines of metrics"""
+    """steps between two lines of metrics"""
     seed: int = 0
     """of initial weights, split, order, noise and conformers"""
 
     def __post_init__(self) -> None:
         if not self.data:
             raise ValueError("data must name at least one source")
-        for name in ("updates", "batch", "max_atoms", "validate_every", "checkpoint_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.warmup < 0:
-            raise ValueError(f"warmup must be 0 or more, got {self.warmup}")
-        if self.log_every < 1:
-            raise ValueError(f"log_every must be at least 1, got {self.log_every}")
-        if self.max_molecules is not None and self.max_molecules < 2:
-            raise ValueError(f"max_molecules must be at least 2, got {self.max_molecules}")
-        if not 0 < self.validation_share < 1:
-            raise ValueError(f"validation_share must be in (0, 1), got {self.validation_share}")
+        require(self, 1, "steps", "batch_size", "max_atoms")
+        require(self, 1, "validate_every", "checkpoint_every", "log_every")
+        require(self, 0, "warmup_steps", "weight_decay", "seed")
+        require(self, 2, "max_molecules")
+        require_positive(self, "learning_rate", "clip_norm")
+        if not 0 < self.validation_fraction < 1:
+            raise ValueError(
+                f"validation_fraction must be in (0, 1), got {self.validation_fraction}"
+            )
         if self.ema is not None and not 0 < self.ema < 1:
             raise ValueError(f"ema must be in (0, 1), got {self.ema}")
 
@@ -211,43 +210,42 @@ class LanguageConfig:
     """while training"""
     max_length: int = 128
     """tokens; longer SMILES are cut"""
-    mask_share: float = 0.15
-    """share of the tokens to predict; of these 80 % are hidden, 10 % replaced, 10 % left"""
-    updates: int = 100_000
-    """optimizer steps"""
-    batch: int = 256
-    """SMILES per update"""
+    mask_fraction: float = 0.15
+    """fraction of the tokens to predict; of these 80 % are hidden, 10 % replaced, 10 % left"""
+    steps: int = 100_000
+    """of the optimizer"""
+    batch_size: int = 256
+    """SMILES of a step"""
     learning_rate: float = 5e-4
-    """highest, of AdamW; it rises over the first 5 % of the updates and falls linearly to 0"""
+    """highest, of AdamW; it rises over the first 5 % of the steps and falls linearly to 0"""
     weight_decay: float = 0.01
     """of AdamW"""
     clip_norm: float = 1.0
     """largest norm of the gradient"""
-    validation_share: float = 0.02
-    """share of the SMILES that the loss is measured on"""
+    validation_fraction: float = 0.02
+    """fraction of the SMILES that the loss is measured on"""
     validate_every: int = 1000
-    """updates between two validations; the last update always ends with one"""
+    """steps between two validations; the last step always ends with one"""
     checkpoint_every: int = 500
-    """updates between two checkpoints to resume from"""
+    """steps between two checkpoints to resume from"""
     log_every: int = 50
-    """updates between two lines of metrics"""
+    """steps between two lines of metrics"""
     seed: int = 0
     """of initial weights, split, order and masks"""
 
     def __post_init__(self) -> None:
         if not self.data:
             raise ValueError("data must name at least one source")
-        for name in ("width", "layers", "heads", "updates", "batch", "validate_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("feed_forward", "checkpoint_every", "log_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        require(self, 1, "width", "layers", "heads", "feed_forward", "steps", "batch_size")
+        require(self, 1, "validate_every", "checkpoint_every", "log_every")
+        require(self, 0, "weight_decay", "seed")
+        require(self, 0, "dropout", most=1)
+        require(self, 2, "max_smiles")
+        require(self, 8, "max_length")
+        require_positive(self, "learning_rate", "clip_norm")
         if self.width % self.heads:
             raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
-        if self.max_length < 8:
-            raise ValueError(f"max_length must be at least 8, got {self.max_length}")
-        for name in ("mask_share", "validation_share"):
+        for name in ("mask_fraction", "validation_fraction"):
             if not 0 < getattr(self, name) < 1:
                 raise ValueError(f"{name} must be in (0, 1), got {getattr(self, name)}")
 
@@ -276,6 +274,4 @@ class ConformerConfig:
     """of a salt or mixture: its largest fragment (noted in the report), or all of it"""
 
     def __post_init__(self) -> None:
-        for name in ("attempts", "timeout"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        require(self, 1, "attempts", "timeout")

@@ -8,19 +8,34 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from molfeat_diffusion.checkpoint import save_model
 from molfeat_diffusion.config import (
+    LanguageConfig,
     LossConfig,
     ModelConfig,
     NetworkConfig,
     NoiseConfig,
     TrainConfig,
 )
-from molfeat_diffusion.plots import training_figure
-from molfeat_diffusion.training import trained_model
+from molfeat_diffusion.featurizers.smiles import build_tokenizer
+from molfeat_diffusion.plots import language_figure, training_figure
+from molfeat_diffusion.pretrained import save_model
+from molfeat_diffusion.training.diffusion import trained_model
+from molfeat_diffusion.training.language import SMILES, build_network, save_language
+from priors_shared.cards import model_card
+from priors_shared.checkpoints import load_training_state
 from priors_shared.errors import UserError
-from priors_shared.runs import read_metrics, training_seconds, write_atomically
+from priors_shared.files import write_atomically
+from priors_shared.reports import Cell, Code, Table
+from priors_shared.runs import read_metrics, training_seconds
 
+_RENAMED = {
+    "updates": "steps",
+    "batch": "batch_size",
+    "warmup": "warmup_steps",
+    "validation_share": "validation_fraction",
+    "mask_share": "mask_fraction",
+}
+"""What settings of a training were called in version 0.1's first runs."""
 _RESULT = {"metrics", "molecules", "steps", "seed", "digest"}
 
 
@@ -69,6 +84,7 @@ def read_train_config(run: Path) -> TrainConfig:
     """
     try:
         held = json.loads((run / "config.json").read_text(encoding="utf-8"))
+        held = {_RENAMED.get(name, name): value for name, value in held.items()}
         model = held["model"]
         held["model"] = ModelConfig(
             vocabulary=model["vocabulary"],
@@ -112,64 +128,125 @@ def _card(
     results: Sequence[Mapping[str, Any]],
 ) -> str:
     network, noise = config.model.network, config.model.noise
-    step, updates = trained["step"], config.updates
-    weights = "an average over updates" if config.ema else "of the last update"
-    state = (
-        "" if step == updates else f" (of {updates:,} planned: a checkpoint of a running training)"
-    )
-    lines = [
-        f"# {name}",
-        "",
-        "A diffusion model of molecules and their 3D structures (MiDi, Vignac et al. 2023), small and trained "
-        "on a CPU core. Its activations are features of molecules; its samples are not good molecules.",
-        "",
-        "```python",
-        "from molfeat_diffusion import MiDiFeaturizer",
-        "",
-        f'X = MiDiFeaturizer.from_pretrained("{name}").transform(["CCO", "c1ccccc1"])'
-        f"  # (2, {network.width_atoms})",
-        "```",
-        "",
-        f"- Network: {network.layers} layers, {network.width_atoms} features of an atom, "
-        f"{network.width_bonds} of a pair; {parameters:,} parameters, stored as {trained['stored_as']}, {weights}.",
-        f"- Vocabulary: {config.model.vocabulary}; molecules of up to {config.max_atoms} atoms.",
-        f"- Noise: T = {noise.timesteps}, nu {noise.nu_positions} / {noise.nu_atoms} / {noise.nu_charges} / "
-        f"{noise.nu_bonds} for positions / atoms / charges / bonds.",
-        f"- Training: {step:,} updates{state} of up to {config.batch} molecules of one size, learning rate "
-        f"{config.learning_rate:g} (decay: {config.decay}), seed {config.seed}; "
-        f"{trained['minutes']:.0f} minutes on one thread, of cores that other work shared.",
-        f"- Data: {trained['molecules']:,} molecules, and the {config.validation_share:.0%} for validation.",
-    ]
-    for record in prepared:
-        lines.append(f"  - {record['name']}")
-        if "left_out" in record:
-            chosen = record["config"]
-            sources = ", ".join(Path(source).name for source in chosen["sources"])
-            lines[-1] += f": {record['molecules']:,} molecules of {sources}, up to "
-            lines[-1] += f"{chosen['max_atoms']} atoms"
-            if chosen["exclude"]:
-                count = sum(n for why, n in record["left_out"].items() if why.startswith("excl"))
-                lines[-1] += f"; {count:,} more were removed because an evaluation set has them"
-                names = ", ".join(Path(p).name.split(".")[0] for p in chosen["exclude"])
-                lines[-1] += f" (equal first block of the InChIKey; sets: {names})"
+    step, steps = trained["step"], config.steps
+    weights = "an average over steps" if config.ema else "of the last step"
+    state = "" if step == steps else f" (of {steps:,} planned: a checkpoint of a running training)"
+    facts: dict[str, str | Sequence[str]] = {
+        "Network": f"{network.layers} layers, {network.width_atoms} features of an atom, "
+        f"{network.width_bonds} of a pair; {parameters:,} parameters, stored as {trained['stored_as']}, {weights}",
+        "Vocabulary": f"{config.model.vocabulary}; molecules of up to {config.max_atoms} atoms",
+        "Noise": f"T = {noise.timesteps}, nu {noise.nu_positions} / {noise.nu_atoms} / {noise.nu_charges} / "
+        f"{noise.nu_bonds} for positions / atoms / charges / bonds",
+        "Training": f"{step:,} steps{state} of up to {config.batch_size} molecules of one size, learning rate "
+        f"{config.learning_rate:g} (decay: {config.decay}), seed {config.seed}; {trained['minutes']:.0f} minutes "
+        "on one thread, of cores that other work shared",
+        "Data": [
+            f"{trained['molecules']:,} molecules, and the {config.validation_fraction:.0%} for validation",
+            *map(_source, prepared),
+        ],
+    }
     if metrics:  # none yet where no validation came before the checkpoint
-        terms = ", ".join(
-            f"{term} {metrics[f'val_loss_{term}']:.3f}"
-            for term in ("positions", "atoms", "charges", "bonds")
-        )
-        lines += [f"- Validation loss at update {metrics['step']:,}: {terms}."]
-    lines += ["", "![training](training.png)", ""]
+        terms = ("positions", "atoms", "charges", "bonds")
+        losses = ", ".join(f"{term} {metrics[f'val_loss_{term}']:.3f}" for term in terms)
+        facts[f"Validation loss at step {metrics['step']:,}"] = losses
+    parts: list[str | Table | Code] = []
     for result in results:
-        lines += [
-            f"{result['molecules']} samples of {result['steps']} steps, seed {result['seed']} "
-            f"(`{result['command']}`):",
-            "",
-            "| metric | value |",
-            "| --- | ---: |",
-            *(
-                f"| {key} | {value:.3g} |" if key.startswith("w1") else f"| {key} | {value:.1%} |"
-                for key, value in result["metrics"].items()
-            ),
-            "",
+        rows: list[list[Cell]] = [
+            [key, f"{value:.3g}" if key.startswith("w1") else f"{value:.1%}"]
+            for key, value in result["metrics"].items()
         ]
-    return "\n".join(lines).rstrip() + "\n"
+        parts += [
+            f"{result['molecules']} samples of {result['steps']} steps, seed {result['seed']}:",
+            Code(result["command"]),
+            Table(["metric", "value"], rows),
+        ]
+    return model_card(
+        name,
+        "A diffusion model of molecules and their 3D structures (MiDi, Vignac et al. 2023), small and trained on a "
+        "CPU core. Its activations are features of molecules; its samples are not good molecules.",
+        examples={
+            "python": "from molfeat_diffusion import MiDiFeaturizer\n\n"
+            f'X = MiDiFeaturizer.from_pretrained({name!r}).transform(["CCO", "c1ccccc1"])'
+            f"  # (2, {network.width_atoms})"
+        },
+        facts=facts,
+        parts=parts,
+        picture="training.png",
+    )
+
+
+def _source(record: Mapping[str, Any]) -> str:
+    """What `prepare` wrote of a file of molecules, in a line."""
+    if "left_out" not in record:
+        return str(record["name"])
+    chosen = record["config"]
+    sources = ", ".join(Path(source).name for source in chosen["sources"])
+    line = f"{record['name']}: {record['molecules']:,} molecules of {sources}, up to {chosen['max_atoms']} atoms"
+    if chosen["exclude"]:
+        count = sum(n for why, n in record["left_out"].items() if why.startswith("excl"))
+        names = ", ".join(Path(path).name.split(".")[0] for path in chosen["exclude"])
+        line += (
+            f"; {count:,} more were removed because an evaluation set has them (equal first block of the "
+            f"InChIKey; sets: {names})"
+        )
+    return line
+
+
+def is_language_run(run: Path) -> bool:
+    """Whether a folder is a run of `train_language`."""
+    try:
+        config = json.loads((run / "config.json").read_text(encoding="utf-8"))
+        return "mask_fraction" in config or "mask_share" in config  # the older word
+    except (OSError, ValueError):
+        return False
+
+
+def export_language(run: Path, folder: Path) -> int:
+    """Write a language model's last weights with README.md and training.png; returns the steps that they had.
+
+    Raises:
+        UserError: no checkpoint in the run yet; the folder is not empty.
+    """
+    if folder.exists() and any(folder.iterdir()):
+        raise UserError(f"out: {folder} is not empty, use another folder")
+    held = json.loads((run / "config.json").read_text(encoding="utf-8"))
+    held = {_RENAMED.get(name, name): value for name, value in held.items()}
+    config = LanguageConfig(**held | {name: tuple(held[name]) for name in ("data", "exclude")})
+    state = load_training_state(run / "checkpoints")
+    tokenizer = build_tokenizer((run / SMILES).read_text().split())
+    model = build_network(config, tokenizer)
+    model.load_state_dict(state.model_state)
+    save_language(folder, model, tokenizer)
+    metrics = [line for line in read_metrics(run) if line["step"] <= state.step]
+    language_figure(metrics, title=folder.name).savefig(folder / "training.png", dpi=110)
+    left_out = (run / "left_out.tsv").read_text().splitlines()[1:]
+    unfinished = "" if state.step == config.steps else f" of {config.steps:,} planned"
+    facts: dict[str, str | Sequence[str]] = {
+        "Network": f"{config.layers} layers of width {config.width}, {config.heads} heads, "
+        f"{sum(p.numel() for p in model.parameters()):,} parameters, float32; {len(tokenizer)} tokens (atoms, bonds, "
+        f"ring numbers), up to {config.max_length}",
+        "Training": f"{state.step:,} steps{unfinished} of {config.batch_size} SMILES, {config.mask_fraction:.0%} of "
+        f"the tokens to predict, learning rate up to {config.learning_rate:g}, seed {config.seed}",
+        "Data": [
+            f"{', '.join(config.data)}; molecules by the first block of the InChIKey",
+            *(" ".join(line.split("\t")) for line in left_out),
+        ],
+    }
+    last = next((line for line in reversed(metrics) if "val_loss" in line), None)
+    if last is not None:
+        facts[f"Validation at step {last['step']:,}"] = (
+            f"cross-entropy {last['val_loss']:.3f}, {last['val_accuracy']:.1%} of the hidden tokens right"
+        )
+    card = model_card(
+        folder.name,
+        "A small masked-language model of SMILES (RoBERTa, as ChemBERTa is one; it is not ChemBERTa), trained on a CPU "
+        "core. The mean of its last layer over the tokens is a molecule's features.",
+        examples={
+            "python": "from molfeat_diffusion import SmilesFeaturizer\n\n"
+            f'X = SmilesFeaturizer({folder.name!r}).transform(["CCO", "c1ccccc1"])  # (2, {config.width})'
+        },
+        facts=facts,
+        picture="training.png",
+    )
+    write_atomically(folder / "README.md", card)
+    return state.step

@@ -11,7 +11,7 @@ from rdkit import Chem, rdBase
 from rdkit.Chem import rdDepictor
 from rdkit.Chem.Draw import rdMolDraw2D
 
-from molfeat_diffusion.metrics import valid_smiles
+from molfeat_diffusion.evaluation import valid_smiles
 
 _SAMPLE = (220, 190)  # pixels of a sampled molecule's picture
 

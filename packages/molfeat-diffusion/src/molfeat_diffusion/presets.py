@@ -82,15 +82,15 @@ def midi_cpu() -> TrainConfig:
     return TrainConfig(
         model=ModelConfig(vocabulary="geom_no_h", network=SMALL, noise=NoiseConfig()),
         loss=LossConfig(weight_positions=5.0),
-        updates=5000,
-        batch=32,
+        steps=5000,
+        batch_size=32,
         learning_rate=1e-3,
-        warmup=50,
+        warmup_steps=50,
         decay="cosine",
         clip_norm=10.0,
         ema=0.995,
         max_atoms=30,
-        validation_share=0.03,
+        validation_fraction=0.03,
         validate_every=500,
         checkpoint_every=100,
     )
@@ -99,7 +99,7 @@ def midi_cpu() -> TrainConfig:
 def qm9_no_h_cpu() -> TrainConfig:
     """QM9 without hydrogens, 6 layers of half the width; minutes on a core"""
     config = midi_cpu()
-    return replace(config, model=replace(config.model, vocabulary="qm9_no_h"), updates=2000)
+    return replace(config, model=replace(config.model, vocabulary="qm9_no_h"), steps=2000)
 
 
 TRAIN: dict[str, Callable[[], TrainConfig]] = {
@@ -136,10 +136,10 @@ def smiles_mlm_cpu() -> LanguageConfig:
         layers=4,
         heads=4,
         feed_forward=384,
-        updates=1500,
-        batch=64,
+        steps=1500,
+        batch_size=64,
         learning_rate=2e-3,
-        validation_share=0.01,
+        validation_fraction=0.01,
         validate_every=250,
         checkpoint_every=100,
         log_every=25,

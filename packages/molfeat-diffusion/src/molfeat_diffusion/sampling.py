@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from rdkit import Chem, rdBase
 
-from molfeat_diffusion.datasets import read_sdf
-from molfeat_diffusion.diffusion import MiDi
-from molfeat_diffusion.molecules import has_structure, mols_from_dense
+from molfeat_diffusion.data.molecules import has_structure, mols_from_dense
+from molfeat_diffusion.data.sources import read_sdf
+from molfeat_diffusion.models.diffusion import MiDi
 from priors_shared.console import Progress
 from priors_shared.episodes import generator_for
 from priors_shared.errors import UserError

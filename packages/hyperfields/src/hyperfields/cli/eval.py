@@ -44,8 +44,8 @@ class Eval:
         """Score the scenes."""
         from hyperfields.conditioning.clip import Clip
         from hyperfields.evaluation import clip_retrieval, evaluate
+        from priors_shared.environment import environment
         from priors_shared.files import write_atomically
-        from priors_shared.runs import environment
 
         model = load_model(self.model, self.device, self.text)
         clip = Clip(self.clip, device=model.device) if self.clip is not None else None

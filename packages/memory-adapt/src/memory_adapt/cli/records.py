@@ -17,8 +17,8 @@ def write_record(path: Path, values: Mapping[str, Any]) -> None:
     """Write a command's numbers with the command, version, commit, hardware and date."""
     from memory_adapt.models.registry import config_to_json
     from priors_shared.devices import hardware
+    from priors_shared.environment import source_commit
     from priors_shared.files import write_atomically
-    from priors_shared.runs import source_commit
 
     def plain(value: object) -> object:
         return config_to_json(value) if isinstance(value, ModelConfig) else str(value)

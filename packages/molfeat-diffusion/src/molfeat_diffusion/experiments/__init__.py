@@ -1,9 +1,8 @@
-"""Experiments of the thesis: each is called as `experiment(preset=, out=, quick=, runs=)`."""
+"""Experiments: one file a table or figure of the thesis."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from molfeat_diffusion.experiments import table_5_1
+from priors_shared.experiments import Runner
 
-EXPERIMENTS: dict[str, Callable[..., None]] = {"table-5.1": table_5_1.run_preset}
+EXPERIMENTS: dict[str, Runner] = {"table-5.1": Runner(table_5_1.table_5_1)}

@@ -22,25 +22,26 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import make_pipeline
 
-from molfeat_diffusion.checkpoint import load_model
 from molfeat_diffusion.config import SHIPPED_MIDI, SHIPPED_SMILES, ConformerConfig
-from molfeat_diffusion.conformers import embed, parse
-from molfeat_diffusion.datasets import open_text, read_sdf
-from molfeat_diffusion.descriptors import DescriptorFeaturizer
-from molfeat_diffusion.diffusion import MiDi
-from molfeat_diffusion.features import MiDiFeaturizer
-from molfeat_diffusion.language import SmilesFeaturizer
-from molfeat_diffusion.molecules import MoleculeError
-from molfeat_diffusion.predict import BlockStandardizer, head
-from molfeat_diffusion.screening import diversity, pick
-from molfeat_diffusion.splits import scaffold_of, scaffold_split
+from molfeat_diffusion.data.conformers import embed, parse
+from molfeat_diffusion.data.molecules import MoleculeError
+from molfeat_diffusion.data.sources import open_text, read_sdf
+from molfeat_diffusion.data.splits import scaffold_of, scaffold_split
+from molfeat_diffusion.featurizers.descriptors import DescriptorFeaturizer
+from molfeat_diffusion.featurizers.midi import MiDiFeaturizer
+from molfeat_diffusion.featurizers.smiles import SmilesFeaturizer
+from molfeat_diffusion.models.diffusion import MiDi
+from molfeat_diffusion.prediction.heads import BlockStandardizer, head
+from molfeat_diffusion.prediction.screening import diversity, pick
+from molfeat_diffusion.pretrained import load_model
 from priors_shared.console import Progress
 from priors_shared.datasets.base import resolve_data_root
 from priors_shared.devices import hardware
 from priors_shared.errors import UserError
+from priors_shared.experiments import Experiment, Lab
+from priors_shared.files import write_atomically
 from priors_shared.options import note
 from priors_shared.reports import Measured, comparison_table, write_result
-from priors_shared.runs import write_atomically
 from priors_shared.statistics import compare_paired
 
 THESIS = {"SMILES model": {"AUROC": 0.850}, "SMILES model + MiDi": {"AUROC": 0.877}}
@@ -107,19 +108,31 @@ class Task:
     """By block; those of `MIDI_BLOCKS` by block/layer/timestep."""
 
 
-def run_preset(*, preset: str, out: Path, quick: bool, runs: Path) -> None:
-    """Measure all rows, and write table-5.1-PRESET.json, .md and .png to `out`.
+@dataclass(frozen=True, kw_only=True)
+class Table51(Experiment):
+    """All rows on all data sets; nothing is trained but heads."""
 
-    quick: nothing here is trained but heads, so it is the same study on 3 splits and 2 datasets.
-    """
-    study = CPU if preset == "cpu" else PAPER
-    if quick:
-        study = replace(study, splits=3, datasets=study.datasets[:2], molecules=300, labels=(100,))
-    run_study(study, out=out, runs=runs, preset=preset)
+    id: str = "table-5.1"
+    claim: str = CLAIM
+    study: Study
+
+    def run(self, lab: Lab) -> None:
+        """Measure, and write the JSON, the table and the figure; a quick lab measures a part of it."""
+        study = self.study
+        if lab.quick:
+            part = study.datasets[:2]
+            study = replace(study, splits=3, datasets=part, molecules=300, labels=(100,))
+        if lab.planned is None:
+            run_study(study, out=lab.out, runs=lab.runs, preset=self.preset)
+
+
+def table_5_1(preset: str) -> Table51:
+    """In a preset's sizes."""
+    return Table51(preset=preset, study=CPU if preset == "cpu" else PAPER)
 
 
 def run_study(study: Study, *, out: Path, runs: Path, preset: str = "cpu") -> None:
-    """Measure a study: see `run_preset`. Rows whose weights are not there are left out, and named in the result."""
+    """Measure a study. Rows whose weights are not there are left out, and named in the result."""
     midi = _midi_or_none(study)
     blocks = {b for bs in ROWS.values() for b in bs if midi is not None or b not in MIDI_BLOCKS}
     rows = {name: bs for name, bs in ROWS.items() if blocks >= set(bs)}

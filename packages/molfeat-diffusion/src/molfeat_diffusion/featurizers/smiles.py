@@ -17,16 +17,16 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator, TransformerMixin
 
-from molfeat_diffusion.checkpoint import SHIPPED
 from molfeat_diffusion.config import SHIPPED_SMILES
-from molfeat_diffusion.features import (
+from molfeat_diffusion.featurizers.cache import digest_of
+from molfeat_diffusion.featurizers.rows import (
     Failure,
-    digest_of,
     molecule_sources,
     parse_rows,
     refuse_failures,
     row_names,
 )
+from molfeat_diffusion.pretrained import SHIPPED
 from priors_shared.checkpoints import find_weights
 from priors_shared.devices import choose_device
 from priors_shared.errors import UserError

@@ -52,8 +52,8 @@ def _screen_section(report_dir: Path) -> Section:
     if path is None or not path.is_file():
         return Section(title, [Verdict(None, "Not run: PRIORS_DATA names no folder with BACE.")])
 
-    from molfeat_diffusion.library import fit_file, screen_file
-    from molfeat_diffusion.predict import FeatureBlocks
+    from molfeat_diffusion.featurizers.blocks import FeatureBlocks
+    from molfeat_diffusion.prediction.library import fit_file, screen_file
 
     out = report_dir / "screen"
     shutil.rmtree(out, ignore_errors=True)  # what an earlier report left
@@ -96,7 +96,7 @@ def _tables(path: Path, out: Path) -> tuple[Path, Path]:
     """BACE's rows, shuffled by the seed: those to learn from and those to pick from."""
     import random
 
-    from molfeat_diffusion.datasets import open_text
+    from molfeat_diffusion.data.sources import open_text
 
     with open_text(path) as file:
         rows = list(csv.DictReader(file))
@@ -118,8 +118,8 @@ def _hits(library: Path, picks: Path) -> int:
 
 
 def _samples_section(report_dir: Path) -> Section:
-    from molfeat_diffusion.checkpoint import load_model
-    from molfeat_diffusion.metrics import sampling_metrics
+    from molfeat_diffusion.evaluation import sampling_metrics
+    from molfeat_diffusion.pretrained import load_model
     from molfeat_diffusion.sampling import sample_molecules, write_sdf
 
     model, _ = load_model(SHIPPED_MIDI)

@@ -12,7 +12,7 @@ code holds n x n x 8 x dx numbers per molecule, this holds n x n x 8.
 from __future__ import annotations
 
 import math
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -20,124 +20,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from molfeat_diffusion.config import NetworkConfig
+from molfeat_diffusion.models.layers import (
+    Features,
+    Masks,
+    Pooling,
+    PositionScaling,
+    Prediction,
+    VelocityNorm,
+    mlp,
+    shifted,
+)
 
 Compat = Literal["none", "midi"]
-
-
-class Features(NamedTuple):
-    """What flows between the layers."""
-
-    atoms: Float[Tensor, "batch atoms dx"]
-    pairs: Float[Tensor, "batch atoms atoms de"]
-    globals: Float[Tensor, "batch dy"]
-    positions: Float[Tensor, "batch atoms 3"]
-
-
-class Prediction(NamedTuple):
-    """The network's belief about the clean molecule."""
-
-    atoms: Float[Tensor, "batch atoms elements"]
-    """logits"""
-    charges: Float[Tensor, "batch atoms charges"]
-    """logits"""
-    bonds: Float[Tensor, "batch atoms atoms bonds"]
-    """logits, symmetric, zero on the diagonal"""
-    positions: Float[Tensor, "batch atoms 3"]
-    """angstrom, centred"""
-
-
-class Masks:
-    """Where atoms and pairs are real, in the features' dtype, and how means are taken."""
-
-    def __init__(
-        self, mask: Bool[Tensor, "batch atoms"], dtype: torch.dtype, *, padded_means: bool
-    ) -> None:
-        self.real = mask
-        self.atoms = mask[..., None].to(dtype)  # (B, n, 1)
-        self.pairs = self.atoms[:, :, None] * self.atoms[:, None]  # (B, n, n, 1)
-        off_diagonal = 1 - torch.eye(mask.shape[1], dtype=dtype, device=mask.device)
-        self.bonds = self.pairs * off_diagonal[..., None]
-        self.neighbours = self.atoms[:, None]  # (B, 1, n, 1): of every atom
-        self.padded_means = padded_means
-        self.full = bool(mask.all())
-        """no padding: then masking, a third of a layer's time, changes nothing and is left out"""
-
-    def hide(self, values: Tensor, mask: Tensor) -> Tensor:
-        """Zero where `mask` is, which hides padding alone (so not `bonds`)."""
-        return values if self.full else values * mask
-
-    def centre(self, positions: Tensor) -> Tensor:
-        """Mask, then take off the mean."""
-        positions = positions * self.atoms
-        if self.padded_means:
-            return positions - positions.mean(1, keepdim=True)
-        mean = positions.sum(1, keepdim=True) / self.atoms.sum(1, keepdim=True)
-        return (positions - mean) * self.atoms
-
-
-class Pooling(nn.Module):
-    """Principal neighbourhood aggregation: a linear map of mean, minimum, maximum and variance."""
-
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__()
-        self.lin = nn.Linear(4 * inputs, outputs)
-
-    def forward(
-        self,
-        values: Tensor,
-        mask: Tensor | None,
-        dims: tuple[int, ...],
-        *,
-        padded_mean: bool = False,
-        offset: float = 0.0,
-    ) -> Tensor:
-        """Pool over `dims` where `mask` (1 or 0, broadcast) is 1; the rest of `values` may be anything.
-
-        Args:
-            values: (batch, ..., inputs).
-            mask: None: all is real.
-            dims: axes that are pooled.
-            padded_mean: the mean alone counts hidden values too, as published.
-            offset: added to the result.
-        """
-        if mask is None:
-            mean = values.mean(dims, keepdim=True)
-            variance = (values - mean).square().mean(dims)
-            pooled = (mean.squeeze(dims), values.amin(dims), values.amax(dims), variance)
-            return _shifted(self.lin, torch.cat(pooled, dim=-1), offset)
-        hidden = mask == 0
-        count = mask.expand(*values.shape[:-1], 1).sum(dims, keepdim=True)
-        total = values if padded_mean else values.masked_fill(hidden, 0.0)
-        mean = total.sum(dims, keepdim=True) / count
-        variance = ((values - mean) ** 2).masked_fill(hidden, 0.0).sum(dims, keepdim=True) / count
-        low = values.masked_fill(hidden, torch.inf).amin(dims)
-        high = values.masked_fill(hidden, -torch.inf).amax(dims)
-        pooled = (mean.squeeze(dims), low, high, variance.squeeze(dims))
-        return _shifted(self.lin, torch.cat(pooled, dim=-1), offset)
-
-
-class PositionScaling(nn.Module):
-    """Positions scaled by a function of their distance to the centre, and centred again."""
-
-    def __init__(self, hidden: int) -> None:
-        super().__init__()
-        self.mlp = _mlp(1, hidden, 1)
-
-    def forward(self, positions: Tensor, masks: Masks) -> Tensor:
-        norm = positions.norm(dim=-1, keepdim=True)
-        return masks.centre(positions * self.mlp(norm) / (norm + 1e-5))
-
-
-class VelocityNorm(nn.Module):
-    """Vectors divided by their mean length within the molecule, times a learned scale."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(1))
-
-    def forward(self, velocity: Tensor, masks: Masks) -> Tensor:
-        length = velocity.norm(dim=-1, keepdim=True).sum(1, keepdim=True)
-        return self.weight * velocity / (length / masks.atoms.sum(1, keepdim=True) + 1e-5)
 
 
 class UpdateBlock(nn.Module):
@@ -175,7 +69,7 @@ class UpdateBlock(nn.Module):
         self.e_pos2 = nn.Linear(de, 1, bias=False)
         self.x_out = nn.Linear(dx, dx)
         self.e_out = nn.Linear(de, de)
-        self.y_out = _mlp(dy, dy, dy)
+        self.y_out = mlp(dy, dy, dy)
 
     def forward(self, features: Features, masks: Masks) -> Features:
         """New atoms, pairs and globals; `positions` of the result holds the velocities."""
@@ -186,9 +80,9 @@ class UpdateBlock(nn.Module):
         # a + a * b is computed as a * (1 + b), the 1 with the bias of the layer that makes b: an array of
         # all pairs less to write each time.
         pairs = self.in_E(e) * self.x_e_mul1(x)[:, None] * self.x_e_mul2(x)[:, :, None]
-        scale = _shifted(self.dist_mul_e, distances)
+        scale = shifted(self.dist_mul_e, distances)
         pairs = masks.hide(torch.addcmul(self.dist_add_e(distances), pairs, scale), masks.pairs)
-        scale = _shifted(self.y_e_mul, y)[:, None, None]
+        scale = shifted(self.y_e_mul, y)[:, None, None]
         modulated = torch.addcmul(self.y_e_add(y)[:, None, None], pairs, scale)
         modulated = masks.hide(modulated, masks.pairs)
 
@@ -198,9 +92,7 @@ class UpdateBlock(nn.Module):
         )
         for pool, values in ((self.e_x_mul, modulated), (self.pos_x_mul, distances)):
             attended = attended * pool(values, neighbours, (2,), offset=1.0)
-        new_x = torch.addcmul(
-            self.y_x_add(y)[:, None], attended, _shifted(self.y_x_mul, y)[:, None]
-        )
+        new_x = torch.addcmul(self.y_x_add(y)[:, None], attended, shifted(self.y_x_mul, y)[:, None])
 
         new_y = self.y_y(y) + self.e_y(pairs, all_pairs, (1, 2))
         new_y = new_y + self.dist_y(distances, all_pairs, (1, 2))
@@ -230,7 +122,7 @@ class UpdateBlock(nn.Module):
         """Steps 2.x: logits a(q_i * k_j / sqrt(de)) per head, modulated; each head sees all of V."""
         query = self.q(x)[:, None] * self.a.weight[None, :, None]  # (B, h, n, dx)
         logits = query @ self.k(x)[:, None].transpose(-1, -2) / math.sqrt(pairs.shape[-1])
-        modulation = _shifted(self.e_att_mul, pairs) * _shifted(self.pos_att_mul, distances)
+        modulation = shifted(self.e_att_mul, pairs) * shifted(self.pos_att_mul, distances)
         logits = logits * modulation.permute(0, 3, 1, 2)  # (B, h, n, n)
         if not masks.full:
             logits = logits.masked_fill(~masks.real[:, None, None], -torch.inf)
@@ -306,13 +198,13 @@ class Denoiser(nn.Module):
         self.compat = compat
         dx, de, dy = config.width_atoms, config.width_bonds, config.width_global
         inputs = elements + charges
-        self.mlp_in_X = nn.Sequential(*_mlp(inputs, config.mlp_atoms, dx), nn.ReLU())
-        self.mlp_in_E = nn.Sequential(*_mlp(bonds, config.mlp_bonds, de), nn.ReLU())
-        self.mlp_in_y = nn.Sequential(*_mlp(1, config.mlp_global, dy), nn.ReLU())
+        self.mlp_in_X = nn.Sequential(*mlp(inputs, config.mlp_atoms, dx), nn.ReLU())
+        self.mlp_in_E = nn.Sequential(*mlp(bonds, config.mlp_bonds, de), nn.ReLU())
+        self.mlp_in_y = nn.Sequential(*mlp(1, config.mlp_global, dy), nn.ReLU())
         self.mlp_in_pos = PositionScaling(config.mlp_positions)
         self.tf_layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
-        self.mlp_out_X = _mlp(dx, config.mlp_atoms, inputs)
-        self.mlp_out_E = _mlp(de, config.mlp_bonds, bonds)
+        self.mlp_out_X = mlp(dx, config.mlp_atoms, inputs)
+        self.mlp_out_E = mlp(de, config.mlp_bonds, bonds)
         self.mlp_out_pos = PositionScaling(config.mlp_positions)
 
     def forward(
@@ -377,12 +269,3 @@ def _masked(x: Tensor, e: Tensor, y: Tensor, positions: Tensor, masks: Masks) ->
         globals=y,
         positions=masks.centre(positions),
     )
-
-
-def _shifted(linear: nn.Linear, values: Tensor, by: float = 1.0) -> Tensor:
-    """`by` plus a linear layer of the values, at no cost."""
-    return F.linear(values, linear.weight, linear.bias + by)
-
-
-def _mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, outputs))

@@ -96,6 +96,21 @@ VOCABULARIES: dict[str, Vocabulary] = {
 }
 
 
+class Marginals(NamedTuple):
+    """How frequent each class is in the training data; the noise draws from it."""
+
+    atoms: Float[Tensor, " elements"]
+    charges: Float[Tensor, " charges"]
+    bonds: Float[Tensor, " bonds"]
+    """over ordered pairs of different atoms, pairs without a bond included"""
+
+    @classmethod
+    def uniform(cls, elements: int, charges: int) -> Marginals:
+        """All classes equally frequent: a stand-in where the data's are not known."""
+        sizes = {"atoms": elements, "charges": charges, "bonds": len(BOND_TYPES)}
+        return cls(**{name: torch.full((n,), 1 / n).double() for name, n in sizes.items()})
+
+
 class DenseMolecules(NamedTuple):
     """A padded batch; padding, and the diagonal of `bonds`, are zero.
 

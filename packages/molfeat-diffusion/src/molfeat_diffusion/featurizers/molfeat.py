@@ -15,7 +15,8 @@ from molfeat.calc import SerializableCalculator
 from molfeat.trans.base import MoleculeTransformer
 
 from molfeat_diffusion.config import SHIPPED_MIDI
-from molfeat_diffusion.features import Failure, MiDiFeaturizer
+from molfeat_diffusion.featurizers.midi import MiDiFeaturizer
+from molfeat_diffusion.featurizers.rows import Failure
 from priors_shared.errors import UserError
 
 

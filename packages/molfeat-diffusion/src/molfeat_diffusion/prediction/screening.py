@@ -10,8 +10,8 @@ import numpy as np
 from rdkit import Chem, DataStructs
 from rdkit.SimDivFilters.rdSimDivPickers import MaxMinPicker
 
-from molfeat_diffusion.descriptors import fingerprint
-from molfeat_diffusion.splits import scaffold_of
+from molfeat_diffusion.data.splits import scaffold_of
+from molfeat_diffusion.featurizers.descriptors import fingerprint
 
 POOL = 10
 """Diverse picks are taken from as many times their number of best molecules."""

@@ -16,26 +16,28 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from molfeat_diffusion.checkpoint import load_model, save_model
 from molfeat_diffusion.config import LaunchConfig, LossConfig, TrainConfig
-from molfeat_diffusion.datasets import MoleculeSet, load_molecules, load_packed, split
-from molfeat_diffusion.diffusion import LossTerms, MiDi
-from molfeat_diffusion.molecules import VOCABULARIES, DenseMolecules, collate
+from molfeat_diffusion.data.molecules import VOCABULARIES, DenseMolecules, collate
+from molfeat_diffusion.data.sets import MoleculeSet, load_molecules, load_packed, split
+from molfeat_diffusion.models.diffusion import LossTerms, MiDi
+from molfeat_diffusion.pretrained import load_model, save_model
 from priors_shared.checkpoints import (
     has_training_state,
     load_training_state,
-    resume_training,
-    save_training_state,
 )
 from priors_shared.datasets.base import resolve_data_root
 from priors_shared.devices import end_followers, launch, set_threads, share
 from priors_shared.episodes import generator_for
 from priors_shared.errors import UserError
+from priors_shared.files import write_atomically
 from priors_shared.launching import follows
-from priors_shared.runs import Run, write_atomically
+from priors_shared.runs import Run
+from priors_shared.training import TrainingLoop
 
 INITIAL_WEIGHTS, NOISE, DROPOUT, ORDER, VALIDATION = range(5)
 """Paths of generators."""
+
+_TERMS = ("loss", *(f"loss_{name}" for name in LossTerms._fields))
 
 
 class Objective(nn.Module):
@@ -73,7 +75,7 @@ def train(config: TrainConfig, where: LaunchConfig, run: Run) -> MiDi:
     )
     if molecules is None:
         molecules = _prepared(config, where, run)
-    train_set, val_set = split(molecules, config.validation_share, config.seed)
+    train_set, val_set = split(molecules, config.validation_fraction, config.seed)
     torch.manual_seed(generator_for(config.seed, INITIAL_WEIGHTS).initial_seed())
     model = MiDi(
         config.model, marginals=train_set.marginals(), sizes=train_set.size_histogram()
@@ -87,53 +89,41 @@ def train(config: TrainConfig, where: LaunchConfig, run: Run) -> MiDi:
     average: Any = None
     if config.ema is not None:
         average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema))
-    begun, window = _resumed(run, model, optimizer, average)
     kept = model if average is None else average.module
+    loop = TrainingLoop(
+        run,
+        model=model,
+        optimizer=optimizer,
+        steps=config.steps,
+        checkpoint_every=config.checkpoint_every,
+        log_every=config.log_every,
+        validate_every=config.validate_every,
+        validate=lambda: evaluate(kept, val_set, config),
+        means=_TERMS,
+        modules={} if average is None else {"average": average},
+        advice="lower it, or give clip_norm",
+    )
     objective, optimizer = fabric.setup(Objective(model, config.loss), optimizer)
     objective.train()
     rank = (fabric.global_rank,) if fabric.global_rank else ()
-    with run.progress(config.updates, "train", start=begun) as progress:
-        for step in range(begun, config.updates):
-            mine = share(_batch(train_set, config, step).tolist(), fabric)
-            batch = collate([train_set.graph(i) for i in mine])
-            torch.manual_seed(generator_for(config.seed, DROPOUT, step, *rank).initial_seed())
-            generator = generator_for(config.seed, NOISE, step, *rank)
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(config, step)
-            loss, terms = objective(batch.to(fabric.device), generator)
-            optimizer.zero_grad()
-            fabric.backward(loss)
-            if config.clip_norm is not None:
-                fabric.clip_gradients(
-                    objective, optimizer, max_norm=config.clip_norm, error_if_nonfinite=False
-                )
-            optimizer.step()
-            if average is not None:
-                average.update_parameters(model)
-            done = step + 1
-            window.append([float(v) for v in (loss.detach(), *(t.detach() for t in terms))])
-            if not math.isfinite(window[-1][0]):
-                raise UserError(
-                    f"{run.out}: the loss is no longer a number at update {done}: lower "
-                    "--learning-rate, or give --clip-norm"
-                )
-            progress.advance(loss=window[-1][0])
-            validates = done % config.validate_every == 0 or done == config.updates
-            if done % config.log_every == 0 or validates:
-                metrics = _named("", np.mean(window, axis=0))
-                window = []
-                if validates:
-                    metrics |= evaluate(kept, val_set, config)
-                run.log(done, **metrics)
-            if done % config.checkpoint_every == 0 or done == config.updates:
-                save_training_state(
-                    run.checkpoints,
-                    model=model,
-                    optimizer=optimizer,
-                    step=done,
-                    extra={"window": window},
-                    extra_tensors=None if average is None else average.state_dict(),
-                )
+    for step in loop:
+        mine = share(_batch(train_set, config, step).tolist(), fabric)
+        batch = collate([train_set.graph(i) for i in mine])
+        torch.manual_seed(generator_for(config.seed, DROPOUT, step, *rank).initial_seed())
+        generator = generator_for(config.seed, NOISE, step, *rank)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(config, step)
+        loss, terms = objective(batch.to(fabric.device), generator)
+        optimizer.zero_grad()
+        fabric.backward(loss)
+        if config.clip_norm is not None:
+            fabric.clip_gradients(
+                objective, optimizer, max_norm=config.clip_norm, error_if_nonfinite=False
+            )
+        optimizer.step()
+        if average is not None:
+            average.update_parameters(model)
+        loop.step(loss, **dict(zip(_TERMS[1:], (t.detach() for t in terms), strict=True)))
     end_followers(fabric)
     trained = asdict(config) | {"molecules": len(train_set)}
     save_model(run.out / "model", kept, trained=trained, metrics=run.metrics()[-1])
@@ -147,20 +137,16 @@ def trained_model(config: TrainConfig, run: Path) -> tuple[MiDi, int]:
         UserError: there is no checkpoint yet.
     """
     if (run / "model").is_dir():
-        return load_model(run / "model")[0], config.updates
+        return load_model(run / "model")[0], config.steps
     if not has_training_state(run / "checkpoints"):
         raise UserError(f"{run}: no checkpoint yet")
     state = load_training_state(run / "checkpoints")
     molecules = load_packed(run / "molecules.npz", VOCABULARIES[config.model.vocabulary])
-    train_set, _ = split(molecules, config.validation_share, config.seed)
+    train_set, _ = split(molecules, config.validation_fraction, config.seed)
     model = MiDi(config.model, marginals=train_set.marginals(), sizes=train_set.size_histogram())
     weights = state.model_state
     if config.ema is not None:
-        weights = {
-            name.removeprefix("module."): value
-            for name, value in state.extra_tensors.items()
-            if name.startswith("module.")
-        }
+        weights = state.tensors_below("average/module.")
     model.load_state_dict(weights)
     return model.eval(), state.step
 
@@ -172,29 +158,24 @@ def evaluate(model: MiDi, molecules: MoleculeSet, config: TrainConfig) -> dict[s
     model.eval()
     order = np.argsort(molecules.sizes, kind="stable")
     sums, total = np.zeros(5), 0
-    for number, start in enumerate(range(0, len(order), config.batch)):
-        chosen = order[start : start + config.batch]
+    for number, start in enumerate(range(0, len(order), config.batch_size)):
+        chosen = order[start : start + config.batch_size]
         batch = collate([molecules.graph(int(i)) for i in chosen]).to(model.device)
         terms = model.loss(batch, generator_for(config.seed, VALIDATION, number))
         values = [float(v) for v in (terms.total(config.loss), *terms)]
         sums += len(chosen) * np.array(values)
         total += len(chosen)
     model.train(training)
-    return _named("val_", sums / total)
+    return {f"val_{name}": float(v) for name, v in zip(_TERMS, sums / total, strict=True)}
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:
-    """Of update `step` = 0 .. updates - 1: linear warm-up, then constant or falling as a half cosine."""
-    rate = config.learning_rate * min(1.0, (step + 1) / (config.warmup + 1))
-    if config.decay == "cosine" and step >= config.warmup:
-        share = (step - config.warmup) / (config.updates - config.warmup)
+    """Of `step` = 0 .. steps - 1: linear warm-up, then constant or falling as a half cosine."""
+    rate = config.learning_rate * min(1.0, (step + 1) / (config.warmup_steps + 1))
+    if config.decay == "cosine" and step >= config.warmup_steps:
+        share = (step - config.warmup_steps) / (config.steps - config.warmup_steps)
         rate *= (1 + math.cos(math.pi * share)) / 2
     return rate
-
-
-def _named(prefix: str, values: Any) -> dict[str, float]:
-    names = ("loss", *(f"loss_{name}" for name in LossTerms._fields))
-    return {f"{prefix}{name}": float(value) for name, value in zip(names, values, strict=True)}
 
 
 def _prepared(config: TrainConfig, where: LaunchConfig, run: Run) -> MoleculeSet:
@@ -218,23 +199,11 @@ def _prepared(config: TrainConfig, where: LaunchConfig, run: Run) -> MoleculeSet
     return molecules
 
 
-def _resumed(
-    run: Run, model: MiDi, optimizer: torch.optim.Optimizer, average: Any
-) -> tuple[int, list[list[float]]]:
-    """Updates done before, and the losses that are not logged yet."""
-    state = resume_training(run, model, optimizer)
-    if state is None:
-        return 0, []
-    if average is not None:
-        average.load_state_dict(state.extra_tensors)
-    return state.step, state.extra["window"]
-
-
 def _batch(molecules: MoleculeSet, config: TrainConfig, step: int) -> np.ndarray:
     """Indices of an update's molecules, all of one size: each once an epoch."""
-    batches = int(np.ceil(np.bincount(molecules.sizes) / config.batch).sum())
+    batches = int(np.ceil(np.bincount(molecules.sizes) / config.batch_size).sum())
     epoch, number = divmod(step, batches)
-    return _epoch(molecules, config.batch, config.seed, epoch)[number]
+    return _epoch(molecules, config.batch_size, config.seed, epoch)[number]
 
 
 @lru_cache(maxsize=1)

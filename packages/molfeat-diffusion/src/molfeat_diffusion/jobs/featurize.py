@@ -24,8 +24,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from molfeat_diffusion.features import Failure, MiDiFeaturizer
-from molfeat_diffusion.tables import (
+from molfeat_diffusion.data.tables import (
     Row,
     chunks,
     count_rows,
@@ -36,6 +35,8 @@ from molfeat_diffusion.tables import (
     write_failures,
     write_features,
 )
+from molfeat_diffusion.featurizers.midi import MiDiFeaturizer
+from molfeat_diffusion.featurizers.rows import Failure
 from priors_shared.console import Progress
 from priors_shared.errors import UserError
 
@@ -103,7 +104,7 @@ def featurize_file(
     key = _key(featurizer, source, columns, shard_rows)
     parts.mkdir(exist_ok=True)
     if engine == "ray":
-        from molfeat_diffusion.distributed import make_shards
+        from molfeat_diffusion.jobs.ray import make_shards
 
         try:
             make_shards(

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from molfeat_diffusion.config import LossConfig, ModelConfig
-from molfeat_diffusion.molecules import BOND_TYPES, VOCABULARIES, DenseMolecules
-from molfeat_diffusion.network import Compat, Denoiser, Prediction
-from molfeat_diffusion.noise import (
+from molfeat_diffusion.data.molecules import VOCABULARIES, DenseMolecules, Marginals
+from molfeat_diffusion.models.layers import Prediction
+from molfeat_diffusion.models.network import Compat, Denoiser
+from molfeat_diffusion.models.noise import (
     ATOMS,
     BONDS,
     CHARGES,
@@ -27,21 +28,6 @@ from molfeat_diffusion.noise import (
     reverse_probabilities,
 )
 from priors_shared.errors import UserError
-
-
-class Marginals(NamedTuple):
-    """How frequent each class is in the training data; the noise draws from it."""
-
-    atoms: Float[Tensor, " elements"]
-    charges: Float[Tensor, " charges"]
-    bonds: Float[Tensor, " bonds"]
-    """over ordered pairs of different atoms, pairs without a bond included"""
-
-    @classmethod
-    def uniform(cls, elements: int, charges: int) -> Marginals:
-        """All classes equally frequent: a stand-in where the data's are not known."""
-        sizes = {"atoms": elements, "charges": charges, "bonds": len(BOND_TYPES)}
-        return cls(**{name: torch.full((n,), 1 / n).double() for name, n in sizes.items()})
 
 
 class LossTerms(NamedTuple):

@@ -21,13 +21,13 @@ import numpy as np
 import pyarrow as pa
 from sklearn.base import clone
 
-from molfeat_diffusion.features import MiDiFeaturizer
+from molfeat_diffusion.featurizers.midi import MiDiFeaturizer
 from priors_shared.console import Progress
 from priors_shared.devices import set_threads
 from priors_shared.errors import UserError
 
 if TYPE_CHECKING:
-    from molfeat_diffusion.tables import Row
+    from molfeat_diffusion.data.tables import Row
 
 Shards = Callable[[], "Iterable[tuple[int, list[Row]]]"]
 Make = Callable[[MiDiFeaturizer, int, "list[Row]"], object]

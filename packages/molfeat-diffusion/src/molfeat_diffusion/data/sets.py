@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
@@ -17,30 +14,26 @@ import torch
 from jaxtyping import Int
 from joblib import Parallel, delayed
 from rdkit import Chem, rdBase
-from rdkit.Geometry import Point3D
 from torch import Tensor
 from torch_geometric.data import Data
 
 from molfeat_diffusion.config import ConformerConfig
-from molfeat_diffusion.conformers import embed, parse
-from molfeat_diffusion.diffusion import Marginals
-from molfeat_diffusion.molecules import (
+from molfeat_diffusion.data.conformers import embed, parse
+from molfeat_diffusion.data.molecules import (
     BOND_TYPES,
     VOCABULARIES,
+    Marginals,
     MoleculeError,
     Vocabulary,
+    collate,
     graph_from_mol,
+    mols_from_dense,
 )
+from molfeat_diffusion.data.sources import read_source
 from priors_shared.console import Progress
 from priors_shared.errors import UserError
 
 QM9 = Path("molecules") / "qm9_40k.npz"
-SMILES_SETS = {
-    "chembl": ("chembl30_smiles_valid.csv.gz", "chembl30_smiles_test.csv.gz"),
-    "zinc": ("zinc250k_valid.csv.gz", "zinc250k_test.csv.gz"),
-}
-"""Unlabelled SMILES to pre-train on, below the data root."""
-SMILES_COLUMNS = ("smiles", "mol", "canonical_smiles")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -210,7 +203,7 @@ def load_molecules(
         if source.endswith(".npz"):
             packed.append(load_packed(Path(source), vocabulary))
         else:
-            items += _read_source(source, data_root)
+            items += read_source(source, data_root)
     graphs = [s.graph(i) for s in packed for i in range(len(s)) if s.sizes[i] <= max_atoms]
     if max_molecules is not None:
         total = len(graphs) + len(items)
@@ -239,6 +232,17 @@ def load_molecules(
             f"{', '.join(sources)}: {len(graphs)} usable molecules, a training needs 2 or more"
         )
     return pack(graphs, vocabulary), left_out
+
+
+def load_mols(
+    sources: Sequence[str], vocabulary: Vocabulary, data_root: Path | None, *, quiet: bool
+) -> list[Chem.Mol]:
+    """The molecules of sources as RDKit has them, however large."""
+    known, _ = load_molecules(
+        sources, vocabulary, data_root=data_root, max_atoms=10_000, quiet=quiet
+    )
+    graphs = (known.graph(i) for i in range(len(known)))
+    return [mols_from_dense(collate([graph]), vocabulary)[0] for graph in graphs]
 
 
 def connectivity(source: Any, max_heavy_atoms: int | None = None) -> str | None:
@@ -272,7 +276,7 @@ def connectivities(
     Raises:
         UserError: a source that is not there or unreadable.
     """
-    items = [item for source in sources for item in _read_source(source, data_root)]
+    items = [item for source in sources for item in read_source(source, data_root)]
     parts = [items[i : i + 1000] for i in range(0, len(items), 1000)]
     found: set[str] = set()
     results = Parallel(n_jobs=jobs, return_as="generator_unordered")(
@@ -294,146 +298,6 @@ def _graph(item: Any, vocabulary: Vocabulary, max_atoms: int, seed: int) -> Data
         )
     except MoleculeError as error:
         return error
-
-
-def _read_source(source: str, data_root: Path | None) -> list[Any]:
-    if source == "qm9":
-        return list(_qm9(data_root))
-    path = Path(source)
-    name = path.name.removesuffix(".gz")
-    if not path.is_file():
-        raise UserError(f"{source}: no such file (and not qm9, the only dataset known by name)")
-    if name.endswith(".sdf"):
-        return list(read_sdf(path))
-    if name.endswith((".smi", ".txt", ".csv")):
-        return list(_read_smiles(path, has_header=name.endswith(".csv")))
-    raise UserError(f"{source}: give qm9, or a .npz, .sdf, .smi or .csv file")
-
-
-def sdf_records(path: Path) -> Iterator[str]:
-    """The records of an .sdf or .sdf.gz file as text.
-
-    Split here and not by RDKit, to whom a record that is too short takes the next one along.
-    """
-    record: list[str] = []
-    opened: Any = gzip.open if path.suffix == ".gz" else open
-    with opened(path, "rt", encoding="utf-8", errors="replace") as file:
-        for line in file:
-            if line.startswith("$$$$"):
-                yield "".join(record)
-                record = []
-            else:
-                record.append(line)
-    if "".join(record).strip():
-        yield "".join(record)
-
-
-def read_sdf(path: Path) -> Iterator[Chem.Mol | None]:
-    """The molecules of an .sdf or .sdf.gz file; None for a record that RDKit cannot read."""
-    for record in sdf_records(path):
-        with rdBase.BlockLogs():
-            mol = Chem.MolFromMolBlock(record, removeHs=False)
-        yield mol
-
-
-def open_text(path: Path) -> TextIOWrapper:
-    """A text file in UTF-8, gzipped if its name ends in .gz."""
-    if path.suffix == ".gz":
-        opened = gzip.open(  # noqa: SIM115  the caller closes it
-            path, "rt", encoding="utf-8", newline=""
-        )
-        assert isinstance(opened, TextIOWrapper)
-        return opened
-    return open(path, encoding="utf-8", newline="")
-
-
-def read_smiles_source(source: str, data_root: Path | None) -> Iterator[str]:
-    """SMILES of chembl or zinc (below the data root), or of a .smi or .csv file.
-
-    Raises:
-        UserError: not there, or of another kind.
-    """
-    if source in SMILES_SETS:
-        if data_root is None:
-            raise UserError(f"{source}: give --data-root DIR (or set PRIORS_DATA)")
-        for name in SMILES_SETS[source]:
-            path = data_root / "molecules" / name
-            if not path.is_file():
-                raise UserError(f"{source}: no {path}")
-            yield from _read_smiles(path, has_header=True)
-        return
-    path = Path(source)
-    name = path.name.removesuffix(".gz")
-    if not path.is_file():
-        raise UserError(f"{source}: no such file (known by name: {', '.join(SMILES_SETS)})")
-    if not name.endswith((".smi", ".txt", ".csv")):
-        raise UserError(f"{source}: give {', '.join(SMILES_SETS)}, or a .smi or .csv file")
-    yield from _read_smiles(path, has_header=name.endswith(".csv"))
-
-
-def _read_smiles(path: Path, *, has_header: bool) -> Iterator[str]:
-    try:
-        with open_text(path) as file:
-            if not has_header:
-                yield from (line.split()[0] for line in file if line.strip())
-                return
-            rows = csv.DictReader(file)
-            column = next((c for c in SMILES_COLUMNS if c in (rows.fieldnames or ())), None)
-            if column is None:
-                names = ", ".join(rows.fieldnames or ()) or "none"
-                raise UserError(f"{path}: no column smiles; its columns: {names}")
-            yield from (row[column] or "" for row in rows)
-    except (UnicodeDecodeError, EOFError, OSError) as error:
-        raise UserError(f"{path}: not readable as text ({error})") from None
-
-
-def _qm9(data_root: Path | None) -> Iterator[Any]:
-    """QM9's molecules with their DFT structures, where bonds agree with the source's SMILES."""
-    path = None if data_root is None else data_root / QM9
-    if path is None or not path.is_file():
-        where = path or f"DIR/{QM9}"
-        raise UserError(f"qm9: no {where}: give --data-root DIR (or set PRIORS_DATA)")
-    with np.load(path) as file:
-        held = {name: file[name] for name in ("n_atoms", "atomic_number", "xyz_mA")}
-    with np.load(path.with_name("qm9_40k_bonds.npz")) as file:
-        held |= {name: file[name] for name in file.files}
-    atoms = np.concatenate(([0], held["n_atoms"].astype(np.int64).cumsum()))
-    bonds = np.concatenate(([0], held["n_bonds"].astype(np.int64).cumsum()))
-    for i in np.flatnonzero(held["graph_matches_smiles"]):
-        a, b = slice(atoms[i], atoms[i + 1]), slice(bonds[i], bonds[i + 1])
-        yield _Qm9Molecule(
-            held["atomic_number"][a],
-            held["formal_charge"][a],
-            held["xyz_mA"][a],
-            held["bonds"][b],
-        )
-
-
-class _Qm9Molecule:
-    """A molecule of QM9's arrays; called, it becomes RDKit's (in the process that uses it)."""
-
-    def __init__(self, *arrays: np.ndarray) -> None:
-        self.arrays = arrays
-
-    def __call__(self) -> Chem.Mol:
-        numbers, charges, positions, bonds = self.arrays
-        mol = Chem.RWMol()
-        conformer = Chem.Conformer(len(numbers))
-        rows = zip(numbers, charges, positions / 1000, strict=True)
-        for i, (number, charge, position) in enumerate(rows):
-            atom = Chem.Atom(int(number))
-            atom.SetFormalCharge(int(charge))
-            atom.SetNoImplicit(True)
-            mol.AddAtom(atom)
-            conformer.SetAtomPosition(i, Point3D(*map(float, position)))
-        for first, second, order in bonds.tolist():
-            mol.AddBond(first, second, BOND_TYPES[order])
-        mol.AddConformer(conformer)
-        try:
-            Chem.SanitizeMol(mol)
-        except Exception as error:  # RDKit's own
-            raise MoleculeError("parse", f"RDKit: {str(error).splitlines()[0]}") from None
-        return mol.GetMol()
 
 
 def split(molecules: MoleculeSet, share: float, seed: int) -> tuple[MoleculeSet, MoleculeSet]:

@@ -12,7 +12,6 @@ features, as the network is equivariant to reflections.
 from __future__ import annotations
 
 import hashlib
-import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -22,15 +21,11 @@ import torch
 from joblib import Parallel, delayed
 from rdkit import Chem
 from sklearn.base import BaseEstimator, TransformerMixin
-from torch import nn
 from torch_geometric.data import Data
 
-from molfeat_diffusion.checkpoint import load_model
 from molfeat_diffusion.config import ConformerConfig
-from molfeat_diffusion.conformers import Parsed, embed, parse, stable_seed
-from molfeat_diffusion.datasets import SMILES_COLUMNS, read_sdf
-from molfeat_diffusion.diffusion import MiDi
-from molfeat_diffusion.molecules import (
+from molfeat_diffusion.data.conformers import Parsed, embed, stable_seed
+from molfeat_diffusion.data.molecules import (
     MoleculeError,
     Vocabulary,
     collate,
@@ -38,24 +33,22 @@ from molfeat_diffusion.molecules import (
     has_structure,
     with_hydrogens_of,
 )
-from molfeat_diffusion.noise import Randomness
+from molfeat_diffusion.featurizers.cache import FeatureCache, digest_of
+from molfeat_diffusion.featurizers.rows import (
+    Failure,
+    molecule_sources,
+    parse_rows,
+    refuse_failures,
+    row_names,
+)
+from molfeat_diffusion.models.diffusion import MiDi
+from molfeat_diffusion.models.noise import Randomness
+from molfeat_diffusion.pretrained import load_model
 from priors_shared.devices import choose_device
 from priors_shared.errors import UserError
 
 PAIRS_PER_BATCH = 40_000
 """Atom pairs, padding included, that go through the network at once: about 20 drug-like molecules."""
-
-
-class Failure(NamedTuple):
-    """A row that has no features, or (`failed` is False) one that was altered to get them."""
-
-    index: int  # type: ignore[assignment]  # the column's name, before the tuple's method
-    """position in the input"""
-    id: str
-    stage: str
-    """parse, vocabulary, size, conformer, features, or fragment for a note"""
-    reason: str
-    failed: bool = True
 
 
 class Prepared(NamedTuple):
@@ -195,7 +188,7 @@ class MiDiFeaturizer(TransformerMixin, BaseEstimator):
         names = row_names(ids, len(sources))
         rows: list[Any] = [None] * len(sources)
         report: list[Failure] = []
-        with _Cache(None if return_atoms else self.cache, self._cache_prefix()) as cache:
+        with FeatureCache(None if return_atoms else self.cache, self._cache_prefix()) as cache:
             wanted = self._parsed(sources, names, model.vocabulary, report)
             todo: dict[str, list[int]] = {}
             for index, (_, key) in wanted.items():
@@ -400,123 +393,3 @@ def _buckets(sizes: dict[str, int]) -> Iterator[list[str]]:
         batch.append(key)
     if batch:
         yield batch
-
-
-def molecule_sources(X: Any) -> Iterable[Any]:
-    """One entry per row: a SMILES, a molecule, or whatever else stands there."""
-    if isinstance(X, Path) or (isinstance(X, str) and X.endswith((".sdf", ".sdf.gz"))):
-        if not Path(X).is_file():
-            raise UserError(f"{X}: no such file")
-        return read_sdf(Path(X))
-    if isinstance(X, str | Chem.Mol):
-        raise UserError("give a list of molecules, such as ['CCO'], not one alone")
-    if hasattr(X, "columns"):
-        names = list(X.columns)
-        column = next(
-            (c for c in SMILES_COLUMNS if c in names), names[0] if len(names) == 1 else None
-        )
-        if column is None:
-            raise UserError(
-                f"the table has no column smiles; its columns: {', '.join(map(str, names))}"
-            )
-        return X[column]
-    if isinstance(X, np.ndarray) and X.ndim == 2:
-        if X.shape[1] != 1:
-            raise UserError(f"an array of molecules has one column, this one has {X.shape[1]}")
-        return X[:, 0]
-    return X
-
-
-def row_names(ids: Sequence[Any] | None, count: int) -> list[str]:
-    """What the failure table calls the rows: their ids, else their positions.
-
-    Raises:
-        UserError: there are more or fewer ids than rows.
-    """
-    names = [str(i) for i in (range(count) if ids is None else ids)]
-    if len(names) != count:
-        raise UserError(f"ids has {len(names)} entries for {count} molecules")
-    return names
-
-
-def parse_rows(
-    sources: Sequence[Any],
-    names: Sequence[str],
-    report: list[Failure],
-    vocabulary: Vocabulary | None,
-    fragment: str,
-    max_atoms: int | None = None,
-) -> dict[int, Parsed]:
-    """Rows that could be read, by position; the others, and notes, are added to the report. See `parse`."""
-    found = {}
-    for index, source in enumerate(sources):
-        try:
-            parsed = parse(source, vocabulary, fragment, max_atoms)
-        except MoleculeError as error:
-            report.append(Failure(index, names[index], error.stage, error.reason))
-            continue
-        if parsed.note is not None:
-            report.append(Failure(index, names[index], "fragment", parsed.note, failed=False))
-        found[index] = parsed
-    return found
-
-
-def refuse_failures(report: Sequence[Failure], errors: str) -> None:
-    """Raise UserError for the first row that failed, where errors is "raise"."""
-    failed = [failure for failure in report if failure.failed]
-    if failed and errors == "raise":
-        first = failed[0]
-        more = f" ({len(failed)} rows fail in all)" if len(failed) > 1 else ""
-        raise UserError(
-            f"row {first.index} (id {first.id}): {first.stage}: {first.reason}{more}; "
-            "errors='nan' or 'skip' goes on without them"
-        )
-
-
-def digest_of(model: nn.Module) -> str:
-    """What tells these weights from others: SHA-256 of their names and bytes."""
-    digest = hashlib.sha256()
-    for name, value in model.state_dict().items():
-        digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
-class _Cache:
-    """Features by key in an SQLite file; with no file, nothing is kept."""
-
-    def __init__(self, path: str | Path | None, prefix: str) -> None:
-        self.path = path
-        self.prefix = prefix
-        self.connection: sqlite3.Connection | None = None
-
-    def __enter__(self) -> _Cache:
-        if self.path is not None:
-            try:
-                self.connection = sqlite3.connect(self.path, timeout=60)
-                self.connection.execute(
-                    "CREATE TABLE IF NOT EXISTS features (key BLOB PRIMARY KEY, value BLOB)"
-                )
-            except sqlite3.Error as error:
-                raise UserError(f"{self.path}: not usable as a cache ({error})") from None
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.connection is not None:
-            self.connection.commit()
-            self.connection.close()
-
-    def get(self, key: str) -> np.ndarray | None:
-        if self.connection is None:
-            return None
-        found = self.connection.execute(
-            "SELECT value FROM features WHERE key = ?", (self._key(key),)
-        ).fetchone()
-        return None if found is None else np.frombuffer(found[0], dtype=np.float32)
-
-    def put(self, key: str, value: np.ndarray) -> None:
-        if self.connection is not None:
-            row = (self._key(key), value.tobytes())
-            self.connection.execute("INSERT OR REPLACE INTO features VALUES (?, ?)", row)
-
-    def _key(self, key: str) -> bytes:
-        return hashlib.sha256(f"{self.prefix}\x1f{key}".encode()).digest()

@@ -5,8 +5,6 @@ Every random draw depends only on (seed, update), as in `training`.
 
 from __future__ import annotations
 
-import json
-import math
 import shutil
 from functools import lru_cache
 from pathlib import Path
@@ -18,16 +16,17 @@ from joblib import Parallel, delayed
 from torch import Tensor, nn
 
 from molfeat_diffusion.config import LanguageConfig, LaunchConfig
-from molfeat_diffusion.datasets import connectivities, connectivity, read_smiles_source
-from molfeat_diffusion.language import build_tokenizer, padded
-from molfeat_diffusion.plots import language_figure
-from priors_shared.checkpoints import load_training_state, resume_training, save_training_state
+from molfeat_diffusion.data.sets import connectivities, connectivity
+from molfeat_diffusion.data.sources import read_smiles_source
+from molfeat_diffusion.featurizers.smiles import build_tokenizer, padded
 from priors_shared.datasets.base import resolve_data_root
 from priors_shared.devices import end_followers, launch, set_threads, share
 from priors_shared.episodes import generator_for
 from priors_shared.errors import UserError
+from priors_shared.files import write_atomically
 from priors_shared.launching import follows
-from priors_shared.runs import Run, read_metrics, write_atomically
+from priors_shared.runs import Run
+from priors_shared.training import TrainingLoop
 
 INITIAL_WEIGHTS, MASK, DROPOUT, ORDER, VALIDATION = range(5)
 """Paths of generators."""
@@ -54,7 +53,7 @@ def train_language(config: LanguageConfig, where: LaunchConfig, run: Run) -> Non
     tokenizer = build_tokenizer(smiles)
     tokens = [row[: config.max_length] for row in tokenizer(smiles)["input_ids"]]
     order = np.random.default_rng(config.seed).permutation(len(tokens))
-    held_out = max(1, round(config.validation_share * len(tokens)))
+    held_out = max(1, round(config.validation_fraction * len(tokens)))
     val_set = [tokens[i] for i in sorted(order[:held_out])]
     train_set = [tokens[i] for i in sorted(order[held_out:])]
     torch.manual_seed(generator_for(config.seed, INITIAL_WEIGHTS).initial_seed())
@@ -62,52 +61,37 @@ def train_language(config: LanguageConfig, where: LaunchConfig, run: Run) -> Non
     optimizer: Any = torch.optim.AdamW(
         model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
     )
-    state = resume_training(run, model, optimizer)
-    begun, window = (0, []) if state is None else (state.step, state.extra["window"])
+    loop = TrainingLoop(
+        run,
+        model=model,
+        optimizer=optimizer,
+        steps=config.steps,
+        checkpoint_every=config.checkpoint_every,
+        log_every=config.log_every,
+        validate_every=config.validate_every,
+        validate=lambda: evaluate(model, val_set, tokenizer, config),
+    )
     objective, optimizer = fabric.setup(model, optimizer)
     objective.train()
     rank = (fabric.global_rank,) if fabric.global_rank else ()
     lengths = tuple(map(len, train_set))
-    with run.progress(config.updates, "train", start=begun) as progress:
-        for step in range(begun, config.updates):
-            for group in optimizer.param_groups:
-                group["lr"] = config.learning_rate * _rate(step, config.updates)
-            chosen = [train_set[i] for i in share(_batch(lengths, config, step).tolist(), fabric)]
-            generator = generator_for(config.seed, MASK, step, *rank)
-            ids, mask, labels = masked(chosen, tokenizer, config.mask_share, generator)
-            torch.manual_seed(generator_for(config.seed, DROPOUT, step, *rank).initial_seed())
-            loss, _ = _loss(objective, ids, mask, labels, fabric.device)
-            optimizer.zero_grad()
-            fabric.backward(loss)
-            fabric.clip_gradients(
-                objective, optimizer, max_norm=config.clip_norm, error_if_nonfinite=False
-            )
-            optimizer.step()
-            done = step + 1
-            window.append(float(loss.detach()))
-            if not math.isfinite(window[-1]):
-                raise UserError(
-                    f"{run.out}: the loss is no longer a number at update {done}: lower "
-                    "--learning-rate"
-                )
-            progress.advance(loss=window[-1])
-            validates = done % config.validate_every == 0 or done == config.updates
-            if done % config.log_every == 0 or validates:
-                metrics = {"loss": float(np.mean(window))}
-                window = []
-                if validates:
-                    metrics |= evaluate(model, val_set, tokenizer, config)
-                run.log(done, **metrics)
-            if done % config.checkpoint_every == 0 or done == config.updates:
-                save_training_state(
-                    run.checkpoints,
-                    model=model,
-                    optimizer=optimizer,
-                    step=done,
-                    extra={"window": window},
-                )
+    for step in loop:
+        for group in optimizer.param_groups:
+            group["lr"] = config.learning_rate * _rate(step, config.steps)
+        chosen = [train_set[i] for i in share(_batch(lengths, config, step).tolist(), fabric)]
+        generator = generator_for(config.seed, MASK, step, *rank)
+        ids, mask, labels = masked(chosen, tokenizer, config.mask_fraction, generator)
+        torch.manual_seed(generator_for(config.seed, DROPOUT, step, *rank).initial_seed())
+        loss, _ = _loss(objective, ids, mask, labels, fabric.device)
+        optimizer.zero_grad()
+        fabric.backward(loss)
+        fabric.clip_gradients(
+            objective, optimizer, max_norm=config.clip_norm, error_if_nonfinite=False
+        )
+        optimizer.step()
+        loop.step(loss)
     end_followers(fabric)
-    _save(run.out / "model", model, tokenizer)
+    save_language(run.out / "model", model, tokenizer)
 
 
 def build_network(config: LanguageConfig, tokenizer: Any) -> nn.Module:
@@ -160,10 +144,10 @@ def evaluate(
     model.eval()
     order = sorted(range(len(tokens)), key=lambda i: len(tokens[i]))
     loss = hits = total = 0.0
-    for number, start in enumerate(range(0, len(order), config.batch)):
-        some = [tokens[i] for i in order[start : start + config.batch]]
+    for number, start in enumerate(range(0, len(order), config.batch_size)):
+        some = [tokens[i] for i in order[start : start + config.batch_size]]
         generator = generator_for(config.seed, VALIDATION, number)
-        ids, mask, labels = masked(some, tokenizer, config.mask_share, generator)
+        ids, mask, labels = masked(some, tokenizer, config.mask_fraction, generator)
         count = int((labels != _NOTHING).sum())
         if count:
             mean, right = _loss(model, ids, mask, labels, device)
@@ -191,8 +175,8 @@ def _rate(step: int, updates: int) -> float:
 
 def _batch(lengths: tuple[int, ...], config: LanguageConfig, step: int) -> np.ndarray:
     """Indices of an update's SMILES: each once an epoch, among SMILES of much the same length."""
-    epoch, number = divmod(step, max(1, len(lengths) // config.batch))
-    return _epoch(lengths, config.batch, config.seed, epoch)[number]
+    epoch, number = divmod(step, max(1, len(lengths) // config.batch_size))
+    return _epoch(lengths, config.batch_size, config.seed, epoch)[number]
 
 
 @lru_cache(maxsize=1)
@@ -260,69 +244,8 @@ def _below(root: Path | None, name: str) -> str:
     return str(path) if path is not None and path.is_file() else name
 
 
-def is_language_run(run: Path) -> bool:
-    """Whether a folder is a run of `train_language`."""
-    try:
-        return "mask_share" in json.loads((run / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-
-
-def export_language(run: Path, folder: Path) -> int:
-    """Write a run's last weights with README.md and training.png; returns the updates they had.
-
-    Raises:
-        UserError: no checkpoint in the run yet; the folder is not empty.
-    """
-    if folder.exists() and any(folder.iterdir()):
-        raise UserError(f"{folder} is not empty: use another --out")
-    held = json.loads((run / "config.json").read_text(encoding="utf-8"))
-    lists = {name: tuple(held[name]) for name in ("data", "exclude")}
-    config = LanguageConfig(**held | lists)
-    state = load_training_state(run / "checkpoints")
-    smiles = (run / SMILES).read_text().split()
-    tokenizer = build_tokenizer(smiles)
-    model = build_network(config, tokenizer)
-    model.load_state_dict(state.model_state)
-    _save(folder, model, tokenizer)
-    metrics = [line for line in read_metrics(run) if line["step"] <= state.step]
-    language_figure(metrics, title=folder.name).savefig(folder / "training.png", dpi=110)
-    last = next((line for line in reversed(metrics) if "val_loss" in line), None)
-    left_out = (run / "left_out.tsv").read_text().splitlines()[1:]
-    unfinished = "" if state.step == config.updates else f" of {config.updates:,} planned"
-    parameters = sum(p.numel() for p in model.parameters())
-    tokens = len(tokenizer)
-    lines = [
-        f"# {folder.name}",
-        "",
-        "A small masked-language model of SMILES (RoBERTa, as ChemBERTa is one; it is not ChemBERTa), trained "
-        "on a CPU core. The mean of its last layer over the tokens is a molecule's features.",
-        "",
-        "```python",
-        "from molfeat_diffusion import SmilesFeaturizer",
-        "",
-        f'X = SmilesFeaturizer("{folder.name}").transform(["CCO", "c1ccccc1"])  # (2, {config.width})',
-        "```",
-        "",
-        f"- Network: {config.layers} layers of width {config.width}, {config.heads} heads, {parameters:,} "
-        f"parameters, float32; {tokens} tokens (atoms, bonds, ring numbers), up to {config.max_length}.",
-        f"- Training: {state.step:,} updates{unfinished} of {config.batch} SMILES, {config.mask_share:.0%} of "
-        f"the tokens to predict, learning rate up to {config.learning_rate:g}, seed {config.seed}.",
-        f"- Data: {', '.join(config.data)}; molecules by the first block of the InChIKey:",
-        *(f"  - {' '.join(line.split(chr(9)))}" for line in left_out),
-    ]
-    if last is not None:
-        lines.append(
-            f"- Validation at update {last['step']:,}: cross-entropy {last['val_loss']:.3f}, "
-            f"{last['val_accuracy']:.1%} of the hidden tokens right."
-        )
-    lines += ["", "![training](training.png)", ""]
-    write_atomically(folder / "README.md", "\n".join(lines))
-    return state.step
-
-
-def _save(folder: Path, model: Any, tokenizer: Any) -> None:
-    """Whole or not at all: written beside, then renamed."""
+def save_language(folder: Path, model: Any, tokenizer: Any) -> None:
+    """Write network and tokenizer as transformers does, whole or not at all."""
     pending = folder.with_name(f"{folder.name}.next")
     shutil.rmtree(pending, ignore_errors=True)
     model.save_pretrained(pending)

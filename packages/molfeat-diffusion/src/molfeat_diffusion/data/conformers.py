@@ -10,7 +10,12 @@ from rdkit import Chem, rdBase
 from rdkit.Chem import rdDistGeom, rdForceFieldHelpers
 
 from molfeat_diffusion.config import ConformerConfig
-from molfeat_diffusion.molecules import MoleculeError, Vocabulary, check_vocabulary, has_structure
+from molfeat_diffusion.data.molecules import (
+    MoleculeError,
+    Vocabulary,
+    check_vocabulary,
+    has_structure,
+)
 
 
 class Parsed(NamedTuple):

@@ -11,9 +11,9 @@ from rdkit.Chem import Descriptors, rdFingerprintGenerator, rdMolDescriptors
 from sklearn.base import BaseEstimator, TransformerMixin
 
 from molfeat_diffusion.config import ConformerConfig
-from molfeat_diffusion.conformers import embed, parse
-from molfeat_diffusion.features import Failure, molecule_sources, row_names
-from molfeat_diffusion.molecules import MoleculeError
+from molfeat_diffusion.data.conformers import embed, parse
+from molfeat_diffusion.data.molecules import MoleculeError
+from molfeat_diffusion.featurizers.rows import Failure, molecule_sources, row_names
 from priors_shared.errors import UserError
 
 Kind = Literal["ecfp4", "rdkit2d", "usrcat"]

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from molfeat_diffusion.config import CHECKPOINT_KIND, ModelConfig, NetworkConfig, NoiseConfig
-from molfeat_diffusion.diffusion import Marginals, MiDi
-from molfeat_diffusion.molecules import VOCABULARIES
-from molfeat_diffusion.network import Compat
+from molfeat_diffusion.data.molecules import VOCABULARIES, Marginals
+from molfeat_diffusion.models.diffusion import MiDi
+from molfeat_diffusion.models.network import Compat
 from priors_shared.checkpoints import find_weights, load_weights, save_weights
 from priors_shared.errors import UserError
 

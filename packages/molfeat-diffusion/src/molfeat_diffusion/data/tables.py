@@ -9,7 +9,9 @@ import csv
 import difflib
 import gzip
 import io
+import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -19,14 +21,23 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from molfeat_diffusion.datasets import SMILES_COLUMNS, open_text, read_sdf, sdf_records
+from molfeat_diffusion.data.sources import (
+    ID_COLUMNS,
+    SMILES_COLUMNS,
+    delimiter_of,
+    find_column,
+    is_header,
+    open_text,
+    read_sdf,
+    sdf_records,
+)
 from priors_shared.errors import UserError
-from priors_shared.runs import write_atomically
+from priors_shared.files import write_atomically
 
 if TYPE_CHECKING:
-    from molfeat_diffusion.features import Failure
+    from molfeat_diffusion.featurizers.rows import Failure
 
-INPUTS = (".csv", ".smi", ".sdf", ".parquet")
+INPUTS = (".csv", ".tsv", ".smi", ".sdf", ".parquet")
 OUTPUTS = (".parquet", ".csv", ".npy")
 
 
@@ -39,7 +50,7 @@ class Row(NamedTuple):
 
 
 def input_kind(path: Path) -> str:
-    """The file's kind by its name: .csv, .smi, .sdf (each also .gz) or .parquet.
+    """The file's kind by its name: .csv (or .tsv), .smi, .sdf (each also .gz) or .parquet.
 
     Raises:
         UserError: no such file, or another kind.
@@ -51,7 +62,21 @@ def input_kind(path: Path) -> str:
         raise UserError(
             f"{path}: its name must end in {', '.join(INPUTS)} (or one of them and .gz)"
         )
-    return kind
+    return ".csv" if kind == ".tsv" else kind
+
+
+@contextmanager
+def _reading(path: Path, kind: str) -> Iterator[None]:
+    """Raise UserError for a file that is truncated, damaged or not of its kind."""
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{path}: not UTF-8 ({error.reason} at byte {error.start} of a block): convert it first"
+        ) from None
+    except (csv.Error, pa.ArrowException, gzip.BadGzipFile, EOFError, zlib.error, OSError) as error:
+        first = " ".join(str(error).split())[:200]
+        raise UserError(f"{path}: truncated or not a {kind} file ({first})") from None
 
 
 def read_rows(
@@ -61,20 +86,16 @@ def read_rows(
 
     Args:
         path: see `input_kind`. A .smi line is a SMILES and, after white space, an id.
-        smiles_column: of a csv or parquet; None: smiles, mol or canonical_smiles, whichever there is.
-        id_column: of a csv or parquet; None: the row's number is its id.
+        smiles_column: of a csv or parquet; None: smiles, mol or canonical_smiles, whichever there is, in any case.
+        id_column: of a csv or parquet; None: one of `ID_COLUMNS`, else the row's number is its id.
 
     Raises:
         UserError: a column that is not there; a file that is truncated or not of its kind.
     """
     kind = input_kind(path)
-    try:
+    with _reading(path, kind):
         if kind == ".smi":
-            with open_text(path) as file:
-                for number, line in enumerate(file):
-                    words = line.split(maxsplit=1)
-                    name = words[1].strip() if len(words) > 1 else str(number)
-                    yield Row(name, words[0] if words else "")
+            yield from _smi_rows(path)
         elif kind == ".sdf":
             for number, mol in enumerate(read_sdf(path)):
                 name = mol.GetProp("_Name") if mol is not None and mol.HasProp("_Name") else ""
@@ -83,13 +104,18 @@ def read_rows(
             yield from _csv_rows(path, smiles_column, id_column)
         else:
             yield from _parquet_rows(path, smiles_column, id_column)
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{path}: not UTF-8 ({error.reason} at byte {error.start} of a block): convert it first"
-        ) from None
-    except (csv.Error, pa.ArrowInvalid, gzip.BadGzipFile, EOFError) as error:
-        first = " ".join(str(error).split())[:200]
-        raise UserError(f"{path}: truncated or not a {kind} file ({first})") from None
+
+
+def _smi_rows(path: Path) -> Iterator[Row]:
+    with open_text(path) as file:
+        number = 0
+        for at, line in enumerate(file):
+            words = line.split(maxsplit=1)
+            if at == 0 and words and is_header(words[0]):
+                continue
+            name = words[1].strip() if len(words) > 1 else str(number)
+            yield Row(name, words[0] if words else "")
+            number += 1
 
 
 def count_rows(path: Path, **columns: str | None) -> int:
@@ -109,31 +135,38 @@ def read_targets(path: Path, column: str) -> np.ndarray:
     if kind == ".smi":
         raise UserError(f"{path}: a .smi file has no column {column!r}: give a csv, parquet or sdf")
     cells: list[Any] = []
-    if kind == ".csv":
-        with open_text(path) as file:
-            lines = csv.reader(file)
-            header = [name.strip().removeprefix("\ufeff") for name in next(lines, [])]
-            at = _target(path, header, column)
-            cells = [line[at] if at < len(line) else "" for line in lines]
-    elif kind == ".parquet":
-        with pq.ParquetFile(path) as file:
-            _target(path, file.schema_arrow.names, column)
-            cells = file.read(columns=[column]).column(column).to_pylist()
-    else:
-        for mol in read_sdf(path):
-            known = mol is not None and mol.HasProp(column)
-            cells.append(mol.GetProp(column) if mol is not None and known else "")
-        if not any(cells):
-            raise UserError(f"{path}: no molecule has a property {column!r}")
+    with _reading(path, kind):
+        if kind == ".csv":
+            with open_text(path) as file:
+                lines = csv.reader(file, delimiter=delimiter_of(file))
+                header = [name.strip().removeprefix("\ufeff") for name in next(lines, [])]
+                at = _target(path, header, column)
+                cells = [line[at] if at < len(line) else "" for line in lines]
+        elif kind == ".parquet":
+            with pq.ParquetFile(path) as file:
+                _target(path, file.schema_arrow.names, column)
+                cells = file.read(columns=[column]).column(column).to_pylist()
+        else:
+            for mol in read_sdf(path):
+                known = mol is not None and mol.HasProp(column)
+                cells.append(mol.GetProp(column) if mol is not None and known else "")
+    if kind == ".sdf" and not any(cells):
+        raise UserError(f"{path}: no molecule has a property {column!r}")
     return np.array([_number(path, column, row, cell) for row, cell in enumerate(cells)])
 
 
 def _target(path: Path, header: Sequence[str], column: str) -> int:
+    _refuse_twice(path, header, column)
     if column in header:
         return header.index(column)
     near = difflib.get_close_matches(column, header, 1)
     hint = f"; did you mean {near[0]}?" if near else ""
     raise UserError(f"{path}: no column {column!r} (its columns: {', '.join(header)}){hint}")
+
+
+def _refuse_twice(path: Path, header: Sequence[str], column: str) -> None:
+    if list(header).count(column) > 1:
+        raise UserError(f"{path}: two columns are called {column!r}: rename one")
 
 
 def _number(path: Path, column: str, row: int, cell: Any) -> float:
@@ -156,7 +189,7 @@ def chunks(rows: Iterator[Row], size: int) -> Iterator[list[Row]]:
 
 def _csv_rows(path: Path, smiles: str | None, identity: str | None) -> Iterator[Row]:
     with open_text(path) as file:
-        lines = csv.reader(file)
+        lines = csv.reader(file, delimiter=delimiter_of(file))
         header = [name.strip().removeprefix("\ufeff") for name in next(lines, [])]
         at, at_id = _columns(path, header, smiles, identity)
         for number, cells in enumerate(lines):
@@ -186,9 +219,13 @@ def _columns(
     path: Path, header: Sequence[str], smiles: str | None, identity: str | None
 ) -> tuple[int, int | None]:
     if smiles is None:
-        smiles = next((name for name in SMILES_COLUMNS if name in header), "smiles")
-    wanted = {"--smiles-column": smiles, "--id-column": identity}
+        smiles = find_column(header, SMILES_COLUMNS) or "smiles"
+    if identity is None:
+        identity = find_column([name for name in header if name != smiles], ID_COLUMNS)
+    wanted = {"smiles_column": smiles, "id_column": identity}
     for option, name in wanted.items():
+        if name is not None:
+            _refuse_twice(path, header, name)
         if name is not None and name not in header:
             near = difflib.get_close_matches(name, header, 1)
             hint = f"; did you mean {near[0]}?" if near else ""

@@ -15,15 +15,22 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 from rdkit import Chem, rdBase
 
-from molfeat_diffusion.descriptors import fingerprint
-from molfeat_diffusion.features import Failure
+from molfeat_diffusion.data.tables import (
+    chunks,
+    count_rows,
+    read_rows,
+    read_targets,
+    write_failures,
+)
+from molfeat_diffusion.featurizers.blocks import FeatureBlocks
+from molfeat_diffusion.featurizers.descriptors import fingerprint
+from molfeat_diffusion.featurizers.rows import Failure
 from molfeat_diffusion.plots import picture_grid
-from molfeat_diffusion.predict import FeatureBlocks, Predictor
-from molfeat_diffusion.screening import POOL, diversity, pick
-from molfeat_diffusion.tables import chunks, count_rows, read_rows, read_targets, write_failures
+from molfeat_diffusion.prediction.predictor import Predictor
+from molfeat_diffusion.prediction.screening import POOL, diversity, pick
 from priors_shared.console import Progress
 from priors_shared.errors import UserError
-from priors_shared.runs import write_atomically
+from priors_shared.files import write_atomically
 
 
 class Scored(NamedTuple):

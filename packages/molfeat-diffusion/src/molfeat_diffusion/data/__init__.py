@@ -1,0 +1,1 @@
+"""Molecules: from files to graphs and tensors, with their structures."""

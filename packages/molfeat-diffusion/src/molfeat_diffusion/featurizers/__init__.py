@@ -1,0 +1,1 @@
+"""Features of molecules, as scikit-learn estimators."""

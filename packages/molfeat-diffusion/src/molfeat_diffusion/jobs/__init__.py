@@ -1,0 +1,1 @@
+"""Features of large files, in shards, on one machine or several."""

@@ -1,0 +1,1 @@
+"""The denoiser, its noise, and the diffusion model of molecules."""

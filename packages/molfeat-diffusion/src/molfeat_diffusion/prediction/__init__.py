@@ -1,0 +1,1 @@
+"""Predictors on features, and picks from a library by their scores."""

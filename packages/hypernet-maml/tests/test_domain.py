@@ -193,7 +193,7 @@ def test_the_published_settings() -> None:
     assert [learning_rate(published, e) for e in (0, 23, 24, 29)] == pytest.approx(
         [0.01, 0.01, 0.001, 0.001]
     )
-    assert (published.epochs, published.batch) == (30, 64)
+    assert (published.epochs, published.batch_size) == (30, 64)
     assert (published.network.width, published.network.image_size) == (64, 222)
     for preset in DOMAIN.values():
         assert preset().network.stem == "imagenet"
@@ -283,7 +283,7 @@ def test_from_a_checkpoint_all_is_kept_but_the_classifier(
     shape = replace(NET, sharing=sharing, classes=11)
     pretrained = build_network(shape)
     pretrained.normalise.mean.fill_(0.4)
-    still = config(network=shape, epochs=1, learning_rate=0.0)
+    still = config(network=shape, epochs=1, learning_rate=1e-30)
     net = run_training(still, tmp_path / "run", pretrained)
     parameters = dict(net.named_parameters())
     assert parameters["classifier.weight"].shape[0] == len(CLASSES)

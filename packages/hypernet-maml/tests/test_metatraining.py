@@ -192,7 +192,7 @@ def test_a_loaded_learner_has_the_buffers_it_was_saved_with(
 
 def test_labels_that_do_not_fit_are_refused(learner: FewShotLearner) -> None:
     images = torch.rand(2, 1, SIDE, SIDE)
-    with pytest.raises(UserError, match=r"labels must lie in 0 \.\. 2.* got 0 \.\. 3.*--ways 4"):
+    with pytest.raises(UserError, match=r"labels must lie in 0 \.\. 2.* got 0 \.\. 3"):
         learner.adapt(images, torch.tensor([0, 3]))
     with pytest.raises(UserError, match="the support set has no image"):
         learner.adapt(images[:0], torch.tensor([], dtype=torch.int64))

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from hypernet_maml.config import LaunchConfig, NetworkConfig, TrainConfig
+from hypernet_maml.config import StreamLaunchConfig, TrainConfig
 from hypernet_maml.data.sources import classification_sources
 from hypernet_maml.data.streaming import StreamedImages, streamed_sources
 from hypernet_maml.training.supervised import train
@@ -53,7 +53,7 @@ def test_augmentation_depends_on_seed_epoch_and_image_alone(root: Path) -> None:
     alone, pair = sources(root)[0], sources(root, workers=2)[0]
     first = everything(alone, (0, 0, 0))
     assert first.shape == (18, 3, 16, 16)
-    assert torch.equal(first, everything(pair, (0, 0, 0), batch_size=4))
+    assert torch.equal(first, everything(pair, (0, 0, 0), batch=4))
     assert not torch.equal(first, everything(alone, (0, 1, 0)))
     some = torch.tensor([7, 2])
     ((images, targets),) = alone.epoch(some, 8, path=(0, 0, 0), augment=True)
@@ -100,7 +100,7 @@ def test_training_from_folders_learns_and_resumes_exactly(root: Path, tmp_path: 
         learning_rate=0.05,
         milestones=(),
     )
-    where = LaunchConfig(accelerator="cpu", workers=0, quiet=True)
+    where = StreamLaunchConfig(accelerator="cpu", workers=0, quiet=True)
 
     def run(epochs: int, name: str, *, resume: bool = False) -> None:
         with Run.create(tmp_path / name, {}, command="test", resume=resume, quiet=True) as out:
@@ -118,7 +118,7 @@ def test_training_from_folders_learns_and_resumes_exactly(root: Path, tmp_path: 
     [
         ("imagenet", NETWORK, r"imagenet.train is not there"),
         ("stream:{root}/train", NETWORK, r"train.train is not there: put each class' images"),
-        ("stream:{root}", replace(NETWORK, channels=1), r"colour images: give --channels 3"),
+        ("stream:{root}", replace(NETWORK, channels=1), r"colour images: set channels to 3"),
     ],
 )
 def test_wrong_roots_and_networks_are_one_clear_error(
@@ -135,7 +135,7 @@ def test_classes_of_training_and_validation_must_agree(root: Path) -> None:
 
 
 def test_a_streamed_set_is_taken_as_a_whole(root: Path) -> None:
-    with pytest.raises(UserError, match=r"leave --per-class out"):
+    with pytest.raises(UserError, match=r"^per_class: .* leave this option out"):
         classification_sources(
             f"stream:{root}", None, NETWORK, per_class=5, generator=torch.Generator()
         )

@@ -242,7 +242,7 @@ def test_a_checkpoint_holds_what_an_exact_resume_needs(tmp_path: Path) -> None:
     run_training(config(epochs=2, swa_from=0), tmp_path / "run")
     state = load_training_state(tmp_path / "run" / "checkpoints")
     assert state.step == 2
-    assert int(state.extra_tensors["n_averaged"]) == 2
+    assert int(state.extra_tensors["average/n_averaged"]) == 2
 
 
 # --- data ---

@@ -162,10 +162,10 @@ def test_what_featurize_refuses(home: Path, capsys: pytest.CaptureFixture[str]) 
         ("half.parquet", "o.csv"): "truncated",
         ("empty.csv", "o.csv"): "it has no rows",
         ("in.csv", "o.csv", "--smiles-column", "moll"): "did you mean mol",
-        ("in.csv", "o.csv", "--errors", "raise"): "row 1 (id 1): parse: empty SMILES",
+        ("in.csv", "o.csv", "--errors", "raise"): "row 1 (id m1): parse: empty SMILES",
         ("in.csv", "o.npy", "--errors", "skip"): "use --errors nan",
         ("in.csv", "o.csv", "--layer", "9"): "layer 9: must be in 1 .. 2",
-        ("in.csv", "o.csv", "--shard-rows", "0"): "--shard-rows 0",
+        ("in.csv", "o.csv", "--shard-rows", "0"): "--shard-rows must be at least 1",
     }
     for (source, out, *options), message in cases.items():
         argv = ["featurize", source, "-o", out, "--checkpoint", "model", "--quiet", *options]
@@ -260,4 +260,4 @@ def test_prepare_and_eval_leave_data_metrics_and_a_picture(
     assert Path("m.png").read_bytes().startswith(b"\x89PNG")
     capsys.readouterr()
     assert "give a .npz file" in failed("prepare", "some.smi", "-o", "x.sdf", capsys=capsys)
-    assert "--count 0" in failed("eval", "model", "-n", "0", capsys=capsys)
+    assert "--count must be at least 1" in failed("eval", "model", "-n", "0", capsys=capsys)

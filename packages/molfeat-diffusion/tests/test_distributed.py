@@ -78,7 +78,7 @@ def test_ray_is_not_started_for_what_is_done_or_wrong(
     for arguments, message in (
         ([], "needs ray: pip install"),
         (["--cache", "c.sqlite"], "--cache is one process's"),
-        (["--workers", "0"], "--workers 0"),
+        (["--workers", "0"], "--workers must be at least 1"),
     ):
         with pytest.raises(SystemExit) as stop:
             main(["featurize", "in.csv", "-o", "x.parquet", *OPTIONS, *RAY, *arguments])

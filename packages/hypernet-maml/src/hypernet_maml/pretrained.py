@@ -120,7 +120,7 @@ class FewShotLearner:
         if ways > self.ways or int(labels.min()) < 0:
             raise UserError(
                 f"labels must lie in 0 .. {self.ways - 1}, as the network has {self.ways} outputs; got "
-                f"{int(labels.min())} .. {ways - 1}: meta-train with more ways for more classes"
+                f"{int(labels.min())} .. {ways - 1}: meta-train with ways {ways} for more classes"
             )
         device = self.net.classifier.weight.device
         with torch.enable_grad():

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from hypernet_maml.config import StreamLaunchConfig, TrainConfig
+from hypernet_maml.config import NetworkConfig, StreamLaunchConfig, TrainConfig
 from hypernet_maml.data.sources import classification_sources
 from hypernet_maml.data.streaming import StreamedImages, streamed_sources
 from hypernet_maml.training.supervised import train

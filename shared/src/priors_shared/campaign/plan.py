@@ -6,8 +6,10 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from priors_shared.experiments import Runner
+if TYPE_CHECKING:
+    from priors_shared.experiments import Runner  # it imports torch, which the help does not need
 
 
 @dataclass(frozen=True)

@@ -147,5 +147,5 @@ class TrainGuidance(TrainVerb):
         contact_sheet([list(row) for row in enlarged], prompts, run.plots / "images.png")
         say(f"guidance  {run.out / 'model'}")
         say(f"images    {run.plots / 'images.png'}")
-        first = shlex.quote(config.prompts[0])
-        say(f"next      hyperfields teach teacher_unet_cpu {first} --guidance {run.out}")
+        prompt = shlex.quote(config.prompts[0])
+        say(f"next      hyperfields teach teacher_unet_cpu {prompt} --guidance {run.out}")

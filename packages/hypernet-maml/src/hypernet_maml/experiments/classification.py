@@ -7,7 +7,6 @@ preset paper: the thesis' networks and schedules.
 from __future__ import annotations
 
 import json
-import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -18,15 +17,12 @@ from hypernet_maml.config import StreamLaunchConfig, TrainConfig
 from hypernet_maml.experiments.evidence import (
     Claim,
     Compared,
-    Curves,
     Evidence,
     PerSeed,
-    SeedCurves,
 )
 from hypernet_maml.presets import TRAIN
 from priors_shared.checkpoints import CONFIG
 from priors_shared.experiments import Lab
-from priors_shared.runs import read_metrics
 
 Arm = Callable[[TrainConfig], TrainConfig]
 
@@ -74,13 +70,13 @@ _TITLES = {
     "plain-swa": "{} + SWA",
     "unshared-swa": "Hyper{} unshared + SWA",
 }
-_HOURS = {"cpu": 0.15, "paper": None}
-_DATA = "CIFAR-10 and CIFAR-100; JPEG-compressed copies where the packed file is read"
+HOURS = {"cpu": 0.15, "paper": None}
+DATA = "CIFAR-10 and CIFAR-100; JPEG-compressed copies where the packed file is read"
 CIFAR10, CIFAR100, IMAGENET = "CIFAR-10 (%)", "CIFAR-100 (%)", "ImageNet (%)"
 
 Networks = Mapping[str, Mapping[str, str]]
 """Title of a network to the column of a dataset to the training preset."""
-_WRNS: dict[str, Networks] = {
+WRNS: dict[str, Networks] = {
     "cpu": {"WRN-16-1": {CIFAR10: "cifar10_hyperwrn_16_1_cpu"}},
     "paper": {
         "WRN-40-2": {CIFAR10: "cifar10_hyperwrn_40_2", CIFAR100: "cifar100_hyperwrn_40_2"},
@@ -111,7 +107,7 @@ class ClassificationTable:
 TABLES: dict[str, ClassificationTable] = {
     "table-3.1": ClassificationTable(
         "Table 3.1: the hypernetwork's bias",
-        _WRNS,
+        WRNS,
         ("unshared-no-l2-bias", "unshared-no-l2"),
         (
             (
@@ -129,7 +125,7 @@ TABLES: dict[str, ClassificationTable] = {
     ),
     "table-3.2": ClassificationTable(
         "Table 3.2: an L2 penalty on the generated weights",
-        _WRNS,
+        WRNS,
         ("unshared-no-l2", "unshared"),
         (
             (
@@ -147,7 +143,7 @@ TABLES: dict[str, ClassificationTable] = {
     ),
     "table-3.3": ClassificationTable(
         "Table 3.3: plain networks, one hypernetwork per stage, one per layer",
-        _WRNS,
+        WRNS,
         ("plain", "shared", "unshared"),
         (
             (
@@ -185,7 +181,7 @@ TABLES: dict[str, ClassificationTable] = {
     ),
     "table-3.5": ClassificationTable(
         "Table 3.5: stochastic weight averaging",
-        _WRNS,
+        WRNS,
         ("plain", "unshared", "plain-swa", "unshared-swa"),
         (
             (
@@ -241,7 +237,7 @@ class Classification(Compared):
             claims,
             title=f"{self.spec.title}. Accuracy on test images, after the last epoch",
             config=configs,
-            data=_DATA,
+            data=DATA,
             note="The thesis trains wider and deeper networks for 200 epochs (300 with averaging) on all images.",
         )
 
@@ -250,99 +246,7 @@ def table(name: str, preset: str) -> Classification:
     """One of TABLES in a preset's sizes."""
     spec = TABLES[name]
     claim = "; ".join(text for text, *_ in spec.claims)
-    return Classification(id=name, claim=claim, preset=preset, spec=spec, core_hours=_HOURS[preset])
-
-
-@dataclass(frozen=True)
-class BiasFigure:
-    """A figure that follows hypernetworks with and without a bias through training."""
-
-    title: str
-    claim: str
-    key: str
-    """Of the logged metrics; a prefix that ends in "/" stands for the geometric mean of those below."""
-    scale: float
-    y: str
-    higher: str
-    """The arm that the thesis has above the other."""
-
-
-_BIAS_ARMS = ("unshared-no-l2-bias", "unshared-no-l2")
-FIGURES = {
-    "figure-3.3": BiasFigure(
-        "Figure 3.3: |E| / |grad E|, geometric mean over embeddings; high is slow",
-        "a bias in the hypernetwork makes embeddings move too little for their size",
-        "ratio/",
-        1.0,
-        "|E| / |grad E|",
-        higher="unshared-no-l2-bias",
-    ),
-    "figure-3.4": BiasFigure(
-        "Figure 3.4: accuracy on test images",
-        "without a bias in the hypernetwork training converges faster",
-        "val_accuracy",
-        100.0,
-        "test accuracy (%)",
-        higher="unshared-no-l2",
-    ),
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class BiasCurves(Compared):
-    """One of FIGURES: the runs of Table 3.1, over epochs."""
-
-    spec: BiasFigure
-
-    def run(self, lab: Lab) -> None:
-        """Train what is missing, and write the curves."""
-        spec = self.spec
-        network, columns = next(iter(_WRNS[self.preset].items()))
-        base = next(iter(columns.values()))
-        curves: dict[str, SeedCurves] = {}
-        measured: dict[str, dict[str, PerSeed]] = {}
-        configs: dict[str, Any] = {}
-        summary = f"{spec.y}, mean over training"
-        for arm in _BIAS_ARMS:
-            row = row_title(arm, network)
-            for seed, config, folder in trained(lab, self.seeds, base, arm):
-                configs[row] = asdict(config)
-                points = _curve(read_metrics(folder), spec)
-                curves.setdefault(row, {})[seed] = points
-                mean = sum(value for _, value in points) / len(points)
-                measured.setdefault(row, {}).setdefault(summary, {})[seed] = mean
-        lower = next(arm for arm in _BIAS_ARMS if arm != spec.higher)
-        above, below = ((row_title(arm, network),) for arm in (spec.higher, lower))
-        self.write_evidence(
-            lab,
-            Evidence(measured, thesis={}, facts={}),
-            [Claim(f"{network}: {spec.claim}", above, below)],
-            title=spec.title,
-            config=configs,
-            data=_DATA,
-            note="The thesis shows curves only.",
-            picture=Curves(curves, x="epochs", y=spec.y, log_y=spec.key.endswith("/")),
-        )
-
-
-def figure(name: str, preset: str) -> BiasCurves:
-    """One of FIGURES in a preset's sizes."""
-    spec = FIGURES[name]
-    return BiasCurves(
-        id=name, claim=spec.claim, preset=preset, spec=spec, core_hours=_HOURS[preset]
-    )
-
-
-def _curve(metrics: Sequence[Mapping[str, Any]], spec: BiasFigure) -> list[tuple[int, float]]:
-    points = []
-    for logged in metrics:
-        if spec.key.endswith("/"):
-            values = [value for key, value in logged.items() if key.startswith(spec.key)]
-        else:
-            values = [logged[spec.key]] if spec.key in logged else []
-        if values:
-            points.append((logged["step"], spec.scale * statistics.geometric_mean(values)))
-    return points
+    return Classification(id=name, claim=claim, preset=preset, spec=spec, core_hours=HOURS[preset])
 
 
 def row_title(arm: str, network: str) -> str:

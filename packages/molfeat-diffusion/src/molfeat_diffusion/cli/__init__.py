@@ -19,7 +19,7 @@ PROGRAM = Program(
         "screen": "molfeat_diffusion.cli.predict:Screen",
         "train": "molfeat_diffusion.cli.train:Train",
         "sample": "molfeat_diffusion.cli.sample:Sample",
-        "eval": "molfeat_diffusion.cli.sample:Eval",
+        "eval": "molfeat_diffusion.cli.eval:Eval",
         "export": "molfeat_diffusion.cli.export:Export",
         "import-midi": "molfeat_diffusion.cli.export:ImportMidi",
         "reproduce": "molfeat_diffusion.cli.reproduce:Reproduce",

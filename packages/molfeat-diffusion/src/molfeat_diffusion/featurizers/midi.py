@@ -14,26 +14,23 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from joblib import Parallel, delayed
-from rdkit import Chem
 from sklearn.base import BaseEstimator, TransformerMixin
-from torch_geometric.data import Data
 
 from molfeat_diffusion.config import ConformerConfig
-from molfeat_diffusion.data.conformers import Parsed, embed, stable_seed
+from molfeat_diffusion.data.conformers import Parsed, stable_seed
 from molfeat_diffusion.data.molecules import (
     MoleculeError,
     Vocabulary,
     collate,
-    graph_from_mol,
     has_structure,
-    with_hydrogens_of,
 )
 from molfeat_diffusion.featurizers.cache import FeatureCache, digest_of
+from molfeat_diffusion.featurizers.preparation import Prepared, buckets, prepare
 from molfeat_diffusion.featurizers.rows import (
     Failure,
     molecule_sources,
@@ -46,20 +43,6 @@ from molfeat_diffusion.models.noise import Randomness
 from molfeat_diffusion.pretrained import load_model
 from priors_shared.devices import choose_device
 from priors_shared.errors import UserError
-
-PAIRS_PER_BATCH = 40_000
-"""Atom pairs, padding included, that go through the network at once: about 20 drug-like molecules."""
-
-
-class Prepared(NamedTuple):
-    """A molecule ready for the network."""
-
-    graph: Data
-    order: np.ndarray
-    """atoms in canonical order"""
-    axes: np.ndarray
-    """(3, 3) rows: the molecule's own axes"""
-    content: str
 
 
 class MiDiFeaturizer(TransformerMixin, BaseEstimator):
@@ -289,7 +272,7 @@ class MiDiFeaturizer(TransformerMixin, BaseEstimator):
         self, parsed: list[Parsed], vocabulary: Vocabulary
     ) -> Iterable[Prepared | MoleculeError]:
         work = (
-            delayed(_prepare)(p, vocabulary, self._conformers(), self.seed, self.max_atoms)
+            delayed(prepare)(p, vocabulary, self._conformers(), self.seed, self.max_atoms)
             for p in parsed
         )
         return Parallel(n_jobs=self.n_jobs, return_as="generator")(work)
@@ -298,7 +281,7 @@ class MiDiFeaturizer(TransformerMixin, BaseEstimator):
         self, ready: dict[str, Prepared], model: MiDi
     ) -> Iterator[tuple[str, np.ndarray]]:
         """(atoms, d) of each, in batches of molecules of much the same size."""
-        for keys in _buckets({key: p.graph.num_nodes for key, p in ready.items()}):
+        for keys in buckets({key: p.graph.num_nodes for key, p in ready.items()}):
             molecules = [ready[key] for key in keys]
             clean = collate([m.graph for m in molecules]).to(self.device)
             t = torch.full((len(keys),), self.timestep, device=self.device)
@@ -350,46 +333,3 @@ class MiDiFeaturizer(TransformerMixin, BaseEstimator):
         empty = np.full(self.n_features, np.nan, dtype=np.float32)
         kept = [empty if row is None else row for row in rows]
         return np.stack(kept) if kept else np.empty((0, self.n_features), dtype=np.float32)
-
-
-def _prepare(
-    parsed: Parsed,
-    vocabulary: Vocabulary,
-    conformers: ConformerConfig,
-    seed: int,
-    max_atoms: int,
-) -> Prepared | MoleculeError:
-    """Conformer, graph, canonical order and axes; may run in another process."""
-    try:
-        mol = with_hydrogens_of(embed(parsed, conformers, seed), vocabulary)
-        graph = graph_from_mol(mol, vocabulary, max_atoms=max_atoms)
-    except MoleculeError as error:
-        return error
-    positions = graph.pos.double().numpy()
-    # Atoms that the graph cannot tell apart go by their distance to the centre.
-    ranks = np.array(list(Chem.CanonicalRankAtoms(mol, breakTies=False)))
-    order = np.lexsort((np.linalg.norm(positions, axis=1), ranks))
-    return Prepared(graph, order, molecule_axes(positions), parsed.content)
-
-
-def molecule_axes(positions: np.ndarray) -> np.ndarray:
-    """The principal axes of centred positions as rows, each towards the side of the longer tail.
-
-    They turn and mirror with the molecule. Where an axis has no side (a symmetry), either will do: the two
-    results differ by that symmetry.
-    """
-    _, _, axes = np.linalg.svd(positions, full_matrices=True)
-    sides = np.sign(((positions @ axes.T) ** 3).sum(0))
-    return axes * np.where(sides == 0, 1.0, sides)[:, None]
-
-
-def _buckets(sizes: dict[str, int]) -> Iterator[list[str]]:
-    """Keys in batches of at most PAIRS_PER_BATCH pairs after padding, small molecules first."""
-    batch: list[str] = []
-    for key, size in sorted(sizes.items(), key=lambda item: (item[1], item[0])):
-        if batch and (len(batch) + 1) * size**2 > PAIRS_PER_BATCH:
-            yield batch
-            batch = []
-        batch.append(key)
-    if batch:
-        yield batch

@@ -40,6 +40,7 @@ class Reproduce(cli.Reproduce):
         "amortization",
         "figure-b.2",
         "figure-4.9-materials",
+        "small-claims",
     )
 
     @staticmethod

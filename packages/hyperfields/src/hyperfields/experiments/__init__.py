@@ -12,6 +12,7 @@ from hyperfields.experiments import (
     figure_4_10,
     figure_4_11,
     figure_b_2,
+    small_claims,
     stages,
     table_4_1,
     table_4_3,
@@ -31,4 +32,5 @@ EXPERIMENTS: dict[str, Runner] = {
     "amortization": Runner(amortization.experiment),
     "figure-b.2": Runner(figure_b_2.experiment),
     "figure-4.9-materials": Runner(figure_4_9_materials.experiment),
+    "small-claims": Runner(small_claims.experiment),
 }

@@ -21,7 +21,7 @@ class Presets(cli.Presets):
 class Reproduce(cli.Reproduce):
     """Run the experiments of the thesis, beside its numbers."""
 
-    names: ClassVar = ("table-5.1",)
+    names: ClassVar = ("table-5.1", "small-claims")
 
     @staticmethod
     def load() -> Mapping[str, Callable[..., None]]:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from priors_shared.claims import EACH, Book, Claim, Match, commands, judge, ledger, values_at
 from priors_shared.claims.ledger import read_ledger, with_tables, write_ledger
+from priors_shared.claims.matrix import claims_matrix
 from priors_shared.claims.verdicts import power_of
 from priors_shared.errors import UserError
 from priors_shared.reports import write_result
@@ -245,3 +246,12 @@ def test_rerun_says_when_a_verdict_changes(
 def test_a_page_of_an_unknown_package_is_refused() -> None:
     with pytest.raises(UserError, match="nobody: no package has this name"):
         with_tables("<!-- claims: nobody -->\n<!-- claims end -->", [])
+
+
+def test_matrix_says_each_claim_in_words_and_escapes_them(tmp_path: Path) -> None:
+    store(tmp_path)
+    shown = claims_matrix(ledger(tmp_path, [book()]))
+    assert shown.count('href="#claim-9.1-ours"') == shown.count('id="claim-9.1-ours"') == 1
+    assert "ours beats plain &lt;b&gt;" in shown
+    assert "<b>" not in shown
+    assert 'scope="col"' in shown

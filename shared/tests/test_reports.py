@@ -16,6 +16,7 @@ from priors_shared.reports import (
     Code,
     Curve,
     Figure,
+    Links,
     Measured,
     Section,
     Table,
@@ -153,8 +154,8 @@ def test_page_escapes_all_text(tmp_path: Path) -> None:
     found = page(tmp_path, section, Section("second"), facts={EVIL: EVIL})
     assert "script" not in found.tags
     # Title, paragraph, caption, head, cell, figcaption, claim, code, subsection and its text,
-    # contents, both sides of a fact.
-    assert found.text.count(EVIL) == 13
+    # the card's title and words, both sides of a fact.
+    assert found.text.count(EVIL) == 14
     assert ("alt", EVIL) in found.attributes
 
 
@@ -173,9 +174,15 @@ def test_contents_lead_to_each_section(tmp_path: Path) -> None:
     links = [value.removeprefix("#") for name, value in found.attributes if name == "href"]
     assert len(set(links)) == 2
     assert links == [value for name, value in found.attributes if name == "id"]
-    # In the contents and at its place; the subsection's verdict is counted with its section.
-    assert found.text.count("✗ does not hold") == 2
-    assert found.text.count("– open") == 2
+    assert found.text.count("✗ does not hold") == 1
+
+
+def test_folded_sections_show_their_title_and_hold_the_rest(tmp_path: Path) -> None:
+    links = Links(["a b/x.png"])
+    found = page(tmp_path, Section("one", [Section("more", ["text", links], folded=True)]))
+    assert {"details", "summary"} <= set(found.tags)
+    assert "text" in found.text
+    assert ("href", "a%20b/x.png") in found.attributes
 
 
 def test_section_cannot_show_what_it_does_not_know(tmp_path: Path) -> None:
@@ -284,7 +291,7 @@ def test_odd_rows_are_one_line(tmp_path: Path, rows: Any, message: str) -> None:
 
 @pytest.mark.skipif(not RESULTS.is_dir(), reason="tested outside of the repository")
 def test_every_stored_result_can_be_read() -> None:
-    stored = [path for path in RESULTS.glob("*.json") if "schema" in json.loads(path.read_text())]
+    stored = [path for path in RESULTS.glob("*.json") if "rows" in json.loads(path.read_text())]
     assert len(stored) > 40
     for path in stored:
         assert all(read_result(path)["rows"]), path

@@ -15,6 +15,7 @@ import sys
 import time
 import traceback
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
@@ -103,7 +104,7 @@ def reproduce(
         out: folder of the report; each package has a folder of its own in it.
         only: names of packages; all where empty.
         quick: minutes rather than hours.
-        results: folder of stored rows.
+        results: folder of stored rows; with a matrix of claims from them, and `out`/claims.json, where it is there.
 
     Raises:
         UserError: a name that is not registered, nothing registered, or `out` is a file.
@@ -114,7 +115,9 @@ def reproduce(
     out.mkdir(parents=True, exist_ok=True)
 
     # Late: the report needs it, the help does not.
-    from priors_shared.reports import Section, Verdict, write_html
+    from priors_shared.reports import Links, Section, Verdict, write_html
+
+    overview = _overview(out, results)
 
     sections: list[Section] = []
     failed = 0
@@ -136,7 +139,10 @@ def reproduce(
             section = Section(entry.name, [Verdict(False, f"It could not be run. {line}")])
         else:
             (folder / "error.txt").unlink(missing_ok=True)
-        sections.append(section)
+        seconds = time.monotonic() - started
+        files = [path.relative_to(out).as_posix() for path in sorted(folder.rglob("*.*"))]
+        written = Section(f"Files written, in {seconds:.0f} s", [Links(files)], folded=True)
+        sections.append(replace(section, parts=[*section.parts, written]))
         _say(f"[{number}/{len(chosen)}] {entry.name}: {time.monotonic() - started:.0f} s")
         # After each package: an interrupted run leaves a report of what it did.
         write_html(
@@ -144,9 +150,22 @@ def reproduce(
             "Reproduction report",
             sections,
             facts=_facts(quick, time.monotonic() - began),
+            overview=overview,
         )
     sys.stdout.write(f"{out / 'index.html'}\n")
     return min(failed, 1)
+
+
+def _overview(out: Path, results: Path) -> str:
+    """The matrix of claims, from stored rows; they are written beside the page."""
+    if not results.is_dir():
+        return ""
+    from priors_shared.claims import books, ledger, write_ledger
+    from priors_shared.claims.matrix import claims_matrix
+
+    records = ledger(results, books())
+    write_ledger(out / "claims.json", records)
+    return claims_matrix(records)
 
 
 def _choose(only: Sequence[str]) -> list[EntryPoint]:

@@ -170,5 +170,5 @@ def stored_sections(folder: Path) -> Sequence[Section]:
                 comparison_table(result["rows"], result["thesis"] or {}, digits=3),
             ]
             parts += [Figure.from_file(p, p.stem) for p in sorted(folder.glob(f"{name}-cpu*.png"))]
-            sections.append(Section(f"Stored: {name}", parts))
+            sections.append(Section(f"Stored: {name}", parts, folded=True))
     return sections

@@ -194,4 +194,5 @@ def _stored(title: str, result: Mapping[str, Any], table: Table, *figures: Savab
         f"{result['date']}, commit {str(result['commit'])[:10]}."
     )
     pictures = [Figure.from_matplotlib(figure) for figure in figures]
-    return Section(f"Stored result: {title}", [said, table, *pictures, Code(result["command"])])
+    parts: list[Any] = [said, table, *pictures, Code(result["command"])]
+    return Section(f"Stored result: {title}", parts, folded=True)

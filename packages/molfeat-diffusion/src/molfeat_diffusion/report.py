@@ -155,4 +155,4 @@ def _stored_section(path: Path) -> Section:
         parts.append(f"Rows left out: {', '.join(result['rows_left_out'])}.")
     if path.with_suffix(".png").is_file():
         parts.append(Figure.from_file(path.with_suffix(".png")))
-    return Section("Stored result: Table 5.1", [*parts, Code(result["command"])])
+    return Section("Stored result: Table 5.1", [*parts, Code(result["command"])], folded=True)

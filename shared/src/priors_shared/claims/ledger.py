@@ -164,8 +164,8 @@ def markdown_table(records: Sequence[Record], *, results: str = "") -> str:
         cells = [
             link,
             f"{escape_markdown(record['statement'])} ({escape_markdown(record['section'])})",
-            " / ".join(_number(v) for v in record["thesis"]["values"]) or "–",
-            _ours_text(record),
+            thesis_text(record),
+            ours_text(record),
             difference_text(record),
             verdict_text(record),
         ]
@@ -190,7 +190,13 @@ def difference_text(record: Record) -> str:
     return f"{record['difference']:+.3g}{reach} {record['unit']}"
 
 
-def _ours_text(record: Record) -> str:
+def thesis_text(record: Record) -> str:
+    """The thesis' numbers."""
+    return " / ".join(_number(value) for value in record["thesis"]["values"]) or "–"
+
+
+def ours_text(record: Record) -> str:
+    """Our numbers, with their spread."""
     sides = record.get("ours", [])
     return " / ".join(_side(side) for side in sides) or "–"
 

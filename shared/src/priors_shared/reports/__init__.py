@@ -1,7 +1,7 @@
 """From an experiment's rows to what a reader sees: result JSON, Markdown, CSV, figures, HTML."""
 
 from priors_shared.reports.figures import Curve, Figure, line_figure
-from priors_shared.reports.page import Code, Section, Verdict, write_html
+from priors_shared.reports.page import Code, Links, Section, Verdict, write_html
 from priors_shared.reports.results import SCHEMA, read_result, write_result
 from priors_shared.reports.tables import Cell, Measured, Table, comparison_table
 
@@ -11,6 +11,7 @@ __all__ = [
     "Code",
     "Curve",
     "Figure",
+    "Links",
     "Measured",
     "Section",
     "Table",

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import quote
 
 from priors_shared.files import write_atomically
 from priors_shared.reports.figures import Figure
@@ -31,11 +32,22 @@ class Code:
 
 
 @dataclass(frozen=True)
+class Links:
+    """Files beside the page, by their paths from it."""
+
+    paths: Sequence[str]
+
+
+@dataclass(frozen=True)
 class Section:
     """A titled part of a page; strings are paragraphs, sections within it are subsections."""
 
     title: str
-    parts: Sequence["str | Table | Figure | Verdict | Code | Section"] = field(default_factory=list)
+    parts: Sequence["str | Table | Figure | Verdict | Code | Links | Section"] = field(
+        default_factory=list
+    )
+    folded: bool = False
+    """Shows its title only, until it is opened."""
 
     def verdicts(self) -> list[Verdict]:
         """Return all verdicts in it and its subsections, in order."""
@@ -47,6 +59,16 @@ class Section:
                 found += part.verdicts()
         return found
 
+    def figures(self) -> list[Figure]:
+        """Return all figures in it and its subsections, in order."""
+        found: list[Figure] = []
+        for part in self.parts:
+            if isinstance(part, Figure):
+                found.append(part)
+            elif isinstance(part, Section):
+                found += part.figures()
+        return found
+
 
 def write_html(
     path: Path,
@@ -54,6 +76,7 @@ def write_html(
     sections: Sequence[Section],
     *,
     facts: Mapping[str, str] | None = None,
+    overview: str = "",
 ) -> None:
     """Write one self-contained HTML page.
 
@@ -62,6 +85,7 @@ def write_html(
         title: heading of the page.
         sections: with a list of contents where there is more than one.
         facts: shown small below the title, such as hardware, commit and date.
+        overview: HTML after the cards, such as `claims_matrix`.
     """
     body = [f"<h1>{html.escape(title)}</h1>"]
     if facts:
@@ -69,6 +93,7 @@ def write_html(
         body.append(f"<dl>{''.join(pairs)}</dl>")
     if len(sections) > 1:
         body.append(_contents(sections))
+    body.append(overview)
     body += [_section_html(s, 2, _anchor(i, s)) for i, s in enumerate(sections, start=1)]
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(
@@ -84,12 +109,21 @@ def write_html(
 
 
 def _contents(sections: Sequence[Section]) -> str:
-    items = []
+    """A card for each section: its title, its first words, its first picture."""
+    cards = []
     for number, section in enumerate(sections, start=1):
-        marks = " ".join(_mark(verdict) for verdict in section.verdicts())
-        link = f'<a href="#{_anchor(number, section)}">{html.escape(section.title)}</a>'
-        items.append(f"<li>{link} {marks}</li>")
-    return f"<nav><ol>{''.join(items)}</ol></nav>"
+        name, _, about = section.title.partition(": ")
+        words = next((part for part in section.parts if isinstance(part, str)), "")
+        picture = "".join(_image_html(figure) for figure in section.figures()[:1])
+        cards.append(
+            f'<li><a href="#{_anchor(number, section)}">{picture}<strong>{html.escape(name)}</strong>'
+            f"<span>{html.escape(about)}</span></a><p>{html.escape(_first_sentence(words))}</p></li>"
+        )
+    return f'<nav aria-label="Systems"><ul class="cards">{"".join(cards)}</ul></nav>'
+
+
+def _first_sentence(text: str) -> str:
+    return re.split(r"(?<=[.!?])\s", text, maxsplit=1)[0]
 
 
 def _anchor(number: int, section: Section) -> str:
@@ -113,10 +147,17 @@ def _section_html(section: Section, level: int, anchor: str) -> str:
                 parts.append(f'<p class="verdict">{_mark(part)} {html.escape(part.claim)}</p>')
             case Code():
                 parts.append(f"<pre><code>{html.escape(part.text)}</code></pre>")
+            case Links():
+                links = (f'<a href="{quote(p)}">{html.escape(p)}</a>' for p in part.paths)
+                parts.append(f"<ul>{''.join(f'<li>{link}</li>' for link in links)}</ul>")
             case Section():
                 parts.append(_section_html(part, level + 1, ""))
             case _:
                 raise TypeError(f"a section cannot show a {type(part).__name__}")
+    if section.folded:
+        title, *rest = parts
+        inner = "\n".join(rest)
+        return f"<details{identity}>\n<summary>{title}</summary>\n{inner}\n</details>"
     return f"<section{identity}>\n" + "\n".join(parts) + "\n</section>"
 
 
@@ -134,8 +175,11 @@ def _table_html(table: Table) -> str:
     numeric = table.numeric()
 
     def row_html(tag: str, cells: Iterable[str]) -> str:
+        scope = ' scope="col"' if tag == "th" else ""
         row = "".join(
-            f'<{tag} class="number">{cell}</{tag}>' if right else f"<{tag}>{cell}</{tag}>"
+            f'<{tag}{scope} class="number">{cell}</{tag}>'
+            if right
+            else f"<{tag}{scope}>{cell}</{tag}>"
             for cell, right in zip(cells, numeric, strict=True)
         )
         return f"<tr>{row}</tr>"
@@ -153,11 +197,14 @@ def _table_html(table: Table) -> str:
 
 
 def _figure_html(figure: Figure) -> str:
+    below = f"<figcaption>{html.escape(figure.caption)}</figcaption>" if figure.caption else ""
+    return f"<figure>{_image_html(figure)}{below}</figure>"
+
+
+def _image_html(figure: Figure) -> str:
     data = base64.b64encode(figure.content).decode("ascii")
-    caption = html.escape(figure.caption)
-    below = f"<figcaption>{caption}</figcaption>" if caption else ""
     source = f"data:{html.escape(figure.media_type)};base64,{data}"
-    return f'<figure><img src="{source}" alt="{caption}">{below}</figure>'
+    return f'<img src="{source}" alt="{html.escape(figure.caption)}">'
 
 
 def _cell_html(cell: Cell, digits: int) -> str:

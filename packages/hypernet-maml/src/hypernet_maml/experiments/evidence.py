@@ -236,7 +236,7 @@ def evidence_section(path: Path) -> Section:
     if picture.is_file():
         parts.append(Figure.from_file(picture))
     title = result["experiment"].replace("-", " ").capitalize()
-    return Section(f"Stored result: {title}", [*parts, Code(result["command"])])
+    return Section(f"Stored result: {title}", [*parts, Code(result["command"])], folded=True)
 
 
 def _difference(comparison: Mapping[str, Any]) -> str:

@@ -84,16 +84,16 @@ def write_html(
         path: the file; its folder is made.
         title: heading of the page.
         sections: with a list of contents where there is more than one.
-        facts: shown small below the title, such as hardware, commit and date.
+        facts: shown small before the sections, such as hardware, commit and date.
         overview: HTML after the cards, such as `claims_matrix`.
     """
     body = [f"<h1>{html.escape(title)}</h1>"]
-    if facts:
-        pairs = (f"<dt>{html.escape(k)}</dt><dd>{html.escape(v)}</dd>" for k, v in facts.items())
-        body.append(f"<dl>{''.join(pairs)}</dl>")
     if len(sections) > 1:
         body.append(_contents(sections))
     body.append(overview)
+    if facts:
+        pairs = (f"<dt>{html.escape(k)}</dt><dd>{html.escape(v)}</dd>" for k, v in facts.items())
+        body.append(f"<dl>{''.join(pairs)}</dl>")
     body += [_section_html(s, 2, _anchor(i, s)) for i, s in enumerate(sections, start=1)]
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(

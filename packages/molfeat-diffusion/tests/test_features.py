@@ -16,7 +16,8 @@ from sklearn.base import clone
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from molfeat_diffusion.featurizers.midi import MiDiFeaturizer, molecule_axes
+from molfeat_diffusion.featurizers.midi import MiDiFeaturizer
+from molfeat_diffusion.featurizers.preparation import molecule_axes
 from molfeat_diffusion.models.diffusion import MiDi
 from molfeat_diffusion.pretrained import save_model
 from priors_shared.errors import UserError

@@ -5,7 +5,6 @@ import shutil
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,7 @@ from molfeat_diffusion.featurizers.smiles import SmilesFeaturizer, build_tokeniz
 from molfeat_diffusion.training.language import masked, train_language
 from priors_shared.errors import UserError
 from priors_shared.runs import Run
+from priors_shared.testing import killed_at_checkpoint
 
 SMILES = ["CCO", "c1ccccc1Cl", "CC(=O)N", "C[C@H](N)C(=O)O", "CCBr", "C%10CCCCC%10", "CS(C)=O"] * 6
 TINY = LanguageConfig(
@@ -140,26 +140,10 @@ def test_masks_hide_ordinary_tokens_in_the_shares_given() -> None:
     assert float(hidden.float().mean()) == pytest.approx(0.8, abs=0.03)
 
 
-def test_resumed_training_gives_the_same_weights(
-    corpus: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import molfeat_diffusion.training.language as training
-
-    class Killed(Exception):
-        pass
-
-    save: Callable[..., None] = training.save_training_state
-
-    def killed_after(*args: object, **kwargs: object) -> None:
-        save(*args, **kwargs)
-        if kwargs["step"] == 4:
-            raise Killed
-
+def test_resumed_training_gives_the_same_weights(corpus: Path, model: Path, tmp_path: Path) -> None:
     config = LanguageConfig(**{**vars(TINY), "data": (str(corpus),)})
-    monkeypatch.setattr(training, "save_training_state", killed_after)
-    with pytest.raises(Killed):
+    with killed_at_checkpoint(2):
         train(tmp_path / "run", config)
-    monkeypatch.undo()
     train(tmp_path / "run", config, resume=True)
     for name in ("model/model.safetensors", "metrics.jsonl"):
         assert (tmp_path / "run" / name).read_bytes() == (model / name).read_bytes()

@@ -45,15 +45,16 @@ class Program:
 
     def run(self, argv: Sequence[str] | None = None) -> None:
         """Run the verb that the command line names; a user's error is one line on stderr, exit code 2."""
-        run_cli(lambda: self._dispatch(list(sys.argv[1:] if argv is None else argv)))
+        run_cli(lambda: self.dispatch(list(sys.argv[1:] if argv is None else argv)))
 
-    def _dispatch(self, argv: list[str]) -> None:
+    def dispatch(self, argv: list[str]) -> None:
+        """`run`, with errors raised: for a group of verbs, whose program is named by two words."""
         if not argv or argv[0] in ("-h", "--help"):
             say(self._overview())
         elif argv[0] == "--version":
             say(f"{self.name} {self.version}")
         elif argv[0] in self.verbs:
-            token = _COMMAND.set((self.name, *argv))
+            token = _COMMAND.set((*self.name.split(), *argv))
             try:
                 self._run_verb(argv[0], argv[1:])
             finally:

@@ -20,6 +20,7 @@ PROGRAM = Program(
         "adapt": "hypernet_maml.cli.adapt:Adapt",
         "export": "hypernet_maml.cli.export:Export",
         "diagnose": "hypernet_maml.cli.diagnose:Diagnose",
+        "tcr": "hypernet_maml.tcr.cli:Tcr",
         "reproduce": "hypernet_maml.cli.reproduce:Reproduce",
         "presets": "hypernet_maml.cli.reproduce:Presets",
     },

@@ -51,7 +51,7 @@ class TcrHypernetwork:
     """A trained hypernetwork: from the binders of an epitope to a model of it, without any training.
 
     Example:
-        hypernetwork = TcrHypernetwork.from_pretrained("tcr-cpu")
+        hypernetwork = TcrHypernetwork.from_pretrained("runs/tcr_cpu/0")
         model = hypernetwork.fit(binders)                # receptors of `make_receptor`
         scored = model.score(repertoire)
     """
@@ -63,7 +63,7 @@ class TcrHypernetwork:
 
     @classmethod
     def from_pretrained(cls, name: str | Path, *, revision: str | None = None) -> TcrHypernetwork:
-        """Shipped weights ("tcr-cpu"), a folder of `save_pretrained`, a run folder, or a Hugging Face Hub id.
+        """A folder of `save_pretrained`, a run folder of `tcr train`, or a Hugging Face Hub id.
 
         Raises:
             UserError: nothing there, a checkpoint of something else, or damaged files.

@@ -15,8 +15,8 @@ from priors_shared.options import described, say
 class Eval:
     """Rank the receptors of epitopes that the weights never saw, beside the nearest binder by TCRdist."""
 
-    weights: Annotated[Positional[str], arg(metavar="CHECKPOINT")] = "tcr-cpu"
-    """hypernetwork: shipped weights, a run or checkpoint folder, or a Hugging Face Hub id"""
+    weights: Annotated[Positional[str], arg(metavar="CHECKPOINT")]
+    """hypernetwork: run folder of `tcr train`, checkpoint folder, or Hugging Face Hub id"""
     source: Literal["vdjdb", "iedb", "immrep22"] = "vdjdb"
     """receptors; epitopes, and clonotypes, of the weights' training part are left out"""
     shots: tuple[Count, ...] = (1, 2, 5, 10)

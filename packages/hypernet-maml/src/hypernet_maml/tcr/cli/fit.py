@@ -21,8 +21,8 @@ class Fit:
     """folder for the model"""
     epitope: Annotated[str | None, described("SEQUENCE", "(default: the table's only one)")] = None
     """whose binders, where the table has a column epitope"""
-    weights: Annotated[str, arg(metavar="CHECKPOINT")] = "tcr-cpu"
-    """hypernetwork: shipped weights, a run or checkpoint folder, or a Hugging Face Hub id"""
+    weights: Annotated[str, arg(metavar="CHECKPOINT")]
+    """hypernetwork: run folder of `tcr train`, checkpoint folder, or Hugging Face Hub id"""
 
     def run(self) -> None:
         """Write the model; say what was used and what was not."""

@@ -19,7 +19,7 @@ from memory_adapt.cli.train import Train
 from memory_adapt.config import CLLSTMConfig, LaunchConfig
 from memory_adapt.experiments import table_2_1
 from memory_adapt.experiments.trained import TrainedRun
-from memory_adapt.models.registry import LEARNERS
+from memory_adapt.models.registry import IMAGE_LEARNERS
 from memory_adapt.presets import PRESETS
 from priors_shared.datasets import ImageDataset
 from priors_shared.episodes import OnlineEpisodeSampler
@@ -113,7 +113,7 @@ def test_train_without_options_is_the_preset() -> None:
         assert parsed.config == preset("cl-lstm")
         assert parsed.folder() == Path("runs") / name / "cl-lstm-0"
         assert parsed.launch == LaunchConfig()
-    for model, learner in LEARNERS.items():
+    for model, learner in IMAGE_LEARNERS.items():
         config = parse_train("glyphs_5way_cpu", "--model", model).config
         assert config == PRESETS["glyphs_5way_cpu"](model)
         assert type(config.model) is learner.config

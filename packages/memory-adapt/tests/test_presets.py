@@ -20,7 +20,7 @@ from memory_adapt.config import (
     current_names,
 )
 from memory_adapt.models.registry import (
-    LEARNERS,
+    IMAGE_LEARNERS,
     build_model,
     config_from_json,
     config_to_json,
@@ -35,7 +35,7 @@ PAPER = ("omniglot_5way", "cifar_fs_5way")
 SHAPES = {"omniglot": (1, 28), "glyphs": (1, 28), "cifar-fs": (3, 32)}
 
 
-@pytest.mark.parametrize("model", LEARNERS)
+@pytest.mark.parametrize("model", IMAGE_LEARNERS)
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_preset_builds_its_model_for_its_data(preset: str, model: str) -> None:
     config = PRESETS[preset](model)
@@ -70,7 +70,7 @@ def test_a_preset_says_in_one_line_what_it_is(preset: str) -> None:
     assert "\n" not in described.strip()
 
 
-@pytest.mark.parametrize("model", LEARNERS)
+@pytest.mark.parametrize("model", IMAGE_LEARNERS)
 @pytest.mark.parametrize("preset", PAPER)
 def test_training_of_the_paper(preset: str, model: str) -> None:
     """Adam 1e-3, meta-batch 16, 100k iterations, streams of 5 x 10; nothing that A.1.4 lacks."""
@@ -96,7 +96,7 @@ def test_networks_of_the_paper(preset: str) -> None:
     def network(model: str) -> ModelConfig:
         return PRESETS[preset](model).model
 
-    for model in LEARNERS:
+    for model in IMAGE_LEARNERS:
         assert (network(model).ways, network(model).width) == (5, 64), model
     cl_lstm, lstm, ntm = network("cl-lstm"), network("lstm"), network("ntm")
     apl, cpm = network("apl"), network("cpm")
@@ -114,7 +114,7 @@ def test_networks_of_the_paper(preset: str) -> None:
     assert cpm.hidden == 400
 
 
-@pytest.mark.parametrize("model", LEARNERS)
+@pytest.mark.parametrize("model", IMAGE_LEARNERS)
 def test_cpu_presets_never_train_on_balanced_streams(model: str) -> None:
     """Balanced streams can be predicted without looking (`blind_bound`): learners find that out."""
     for name, preset in PRESETS.items():
@@ -128,7 +128,7 @@ def test_presets_of_late_labels_differ_in_nothing_else() -> None:
         assert late == dataclasses.replace(PRESETS[f"omniglot_5way{suffix}"]("cl-lstm"), delay=3)
 
 
-@pytest.mark.parametrize("model", LEARNERS)
+@pytest.mark.parametrize("model", IMAGE_LEARNERS)
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_configuration_survives_json(preset: str, model: str) -> None:
     config = PRESETS[preset](model).model

@@ -14,6 +14,9 @@ from priors_shared import launching
 CHECKPOINT_KIND = "memory-adapt online learner"
 """What checkpoints of this package are called in their config.json."""
 
+DEFAULT_ENCODER = "mobilenet-v3-small"
+"""Of photos, offline: that of `priors_shared.encoders`, whose module imports torch."""
+
 LabelInjection = Literal["first", "every", "lstm"]
 
 
@@ -122,6 +125,71 @@ class CPMConfig(ModelConfig):
 
     hidden: int = 400
     """units of the contextual LSTM"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhotoConfig(ModelConfig):
+    """What learners of photos share: a frozen encoder by its name, see `priors_shared.encoders`."""
+
+    ways: int = 100
+    image_channels: int = 3
+    image_size: int = 224
+    """of images in folders; those of other sizes are resized, too"""
+    width: int = 128
+    """length of the projected features"""
+    encoder: str = DEFAULT_ENCODER
+    """mobilenet-v3-small, onnx:FILE, torchvision:NAME, timm:NAME or hf:NAME"""
+    features: int = 576
+    """length of the encoder's vectors"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(self, 1, "features", "layers")
+        if self.image_channels != 3:
+            raise ValueError(f"image_channels must be 3 for photos, got {self.image_channels}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CentroidsConfig(PhotoConfig):
+    """Nearest centroids on the encoder's features: what learners of photos are compared with."""
+
+    width: int = 576
+    """as `features`, where the metric is the plain cosine"""
+    metric: Literal["cosine", "whitened", "projected"] = "cosine"
+    """of the features as they are, whitened within classes, or by a learned linear map that starts there"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.metric == "cosine" and self.width != self.features:
+            raise ValueError(
+                f"width must be features for cosine: {self.features}, got {self.width}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhotoOPNConfig(PhotoConfig):
+    """Online prototypes on projected features, whose scores know how many samples are behind them."""
+
+    hidden: int = 128
+    """units of the non-linear part of the projection"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhotoCPMConfig(PhotoConfig):
+    """Contextual prototypical memory on projected features."""
+
+    hidden: int = 128
+    """units of the contextual LSTM"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhotoMemoryConfig(PhotoConfig):
+    """Recurrent layers on projected features, labels injected in each."""
+
+    hidden: int = 128
+    """units in each layer"""
+    layers: int = 2
+    """recurrent layers"""
 
 
 StageKind = Literal["prototypes", "readout", "episodes"]

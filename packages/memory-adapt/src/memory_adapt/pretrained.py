@@ -13,10 +13,12 @@ from torch import Tensor
 
 from memory_adapt.config import CHECKPOINT_KIND, ModelConfig, current_names
 from memory_adapt.models.interface import OnlineClassifier, State
+from memory_adapt.models.photos import PhotoLearner
 from memory_adapt.models.registry import build_model, config_from_json, config_to_json
 from priors_shared.checkpoints import CONFIG, find_weights, load_state, load_weights, save_weights
+from priors_shared.datasets import ImageDataset
 from priors_shared.devices import choose_device
-from priors_shared.episodes import NULL_LABEL, delay_labels
+from priors_shared.episodes import NULL_LABEL, OnlineEpisodeSampler, delay_labels
 from priors_shared.errors import UserError, first_line
 
 SHIPPED = Path(__file__).parent / "weights"
@@ -254,7 +256,9 @@ class OnlineLearner:
             kind = type(images).__name__
             raise UserError(f"image must be a float tensor {wanted}, got a {kind}")
         tensor = torch.as_tensor(images)
-        if tensor.ndim != len(lead) + 3 or tuple(tensor.shape[-3:]) != self.image_shape:
+        shape = tuple(tensor.shape[-3:])
+        any_size = isinstance(self.model, PhotoLearner) and shape[:1] == self.image_shape[:1]
+        if tensor.ndim != len(lead) + 3 or not (any_size or shape == self.image_shape):
             raise UserError(f"image must have shape {wanted}, got {tuple(tensor.shape)}")
         if not tensor.is_floating_point():
             raise UserError(
@@ -288,6 +292,20 @@ class OnlineLearner:
                 f"label {wrong} is not in 0 .. {ways - 1} (ways {ways}; None or -1: no label)"
             )
         return tensor.to(self.device, torch.int64)
+
+
+def stream_sampler(
+    learner: OnlineLearner, dataset: ImageDataset, **options: Any
+) -> OnlineEpisodeSampler:
+    """Streams of a data set for a learner; one of photos gets each image's features, computed once.
+
+    options: of `OnlineEpisodeSampler`.
+    """
+    if isinstance(learner.model, PhotoLearner):
+        from memory_adapt.data.photos import FeatureSampler, encoded
+
+        return FeatureSampler(encoded(dataset, learner.model.encoder.loaded), **options)
+    return OnlineEpisodeSampler(dataset, **options)
 
 
 def _delay_of(record: Mapping[str, Any]) -> int:

@@ -71,9 +71,8 @@ class Eval:
         from memory_adapt.data.images import load_images
         from memory_adapt.evaluation import cheap_blind_bound, samples_needed
         from memory_adapt.plots import check_figure_path, save_figure, shots_figure
-        from memory_adapt.pretrained import OnlineLearner
+        from memory_adapt.pretrained import OnlineLearner, stream_sampler
         from priors_shared.devices import set_threads
-        from priors_shared.episodes import OnlineEpisodeSampler
         from priors_shared.files import check_output_file
 
         set_threads(self.threads)
@@ -91,8 +90,8 @@ class Eval:
         ways = learner.ways if self.ways is None else self.ways
         learner.reset(ways)  # checks the number
         samples = samples_needed(dataset, self.shots, self.samples)
-        sampler = OnlineEpisodeSampler(
-            dataset, ways=ways, shots=samples, delay=learner.delay, device=learner.device
+        sampler = stream_sampler(
+            learner, dataset, ways=ways, shots=samples, delay=learner.delay, device=learner.device
         )
         results = self._evaluate(learner, sampler)
         blind = cheap_blind_bound(ways, samples)

@@ -11,7 +11,7 @@ from priors_shared import cli
 class Reproduce(cli.Reproduce):
     """Run the experiments of the thesis, beside its numbers."""
 
-    names: ClassVar = ("table-2.1", "delayed-labels", "small-claims")
+    names: ClassVar = ("table-2.1", "delayed-labels", "photos", "small-claims")
 
     @staticmethod
     def load() -> Mapping[str, Callable[..., None]]:

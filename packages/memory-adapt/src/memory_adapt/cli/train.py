@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar
 from tyro.conf import Fixed, Suppress, arg
 
 from memory_adapt.config import LaunchConfig, StageConfig, TrainConfig
-from memory_adapt.models.registry import LEARNERS
+from memory_adapt.models.registry import IMAGE_LEARNERS
 from memory_adapt.presets import PRESETS
 from priors_shared.cli import command_line
 from priors_shared.console import print_table
@@ -31,12 +31,12 @@ class Train:
             TrainConfig,
             StageConfig,
             LaunchConfig,
-            *(x.config for x in LEARNERS.values()),
+            *(x.config for x in IMAGE_LEARNERS.values()),
         )
         for f in fields(config)
     )
     preset: Suppress[Fixed[str]] = ""
-    model: Annotated[str, arg(metavar="|".join(LEARNERS))] = DEFAULT_MODEL
+    model: Annotated[str, arg(metavar="|".join(IMAGE_LEARNERS))] = DEFAULT_MODEL
     """the learner; its own options are below"""
     out: Annotated[Path | None, described("DIR", "(default: runs/PRESET/MODEL-SEED)")] = None
     """run folder"""
@@ -52,8 +52,8 @@ class Train:
         """Preset and model choose the defaults of all options."""
         preset, rest, about = preset_and_rest("train", args, PRESETS)  # type: ignore[arg-type]
         model = _word_after("--model", rest) or DEFAULT_MODEL
-        if model not in LEARNERS:
-            raise UserError(unknown("model", model, list(LEARNERS)))
+        if model not in IMAGE_LEARNERS:
+            raise UserError(unknown("model", model, list(IMAGE_LEARNERS)))
         default = cls(preset=preset, model=model, config=PRESETS[preset](model))
         prog = f"{program} {preset if args[0] == preset else 'PRESET'}"
         parsed = parse_options(cls, prog, rest, default=default, description=about)
@@ -118,7 +118,7 @@ class Presets:
             what = f"{name}\n{(preset.__doc__ or '').strip()}\n"
             rows.append([what, config.dataset, f"{steps:,}", _cost_of(name)])
         print_table("", ["preset", "dataset", "steps", "rough cost"], rows)
-        say(f"steps: of {DEFAULT_MODEL}; each preset trains --model {' | '.join(LEARNERS)}")
+        say(f"steps: of {DEFAULT_MODEL}; each preset trains --model {' | '.join(IMAGE_LEARNERS)}")
 
 
 def _cost_of(preset: str) -> str:

@@ -11,7 +11,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
-from memory_adapt.config import ModelConfig
+from memory_adapt.config import ModelConfig, PhotoConfig
 from priors_shared.datasets import FOLDER, ImageDataset, load_dataset
 from priors_shared.errors import UserError
 
@@ -31,7 +31,8 @@ def load_images(
     for path, reason in dataset.skipped:
         _LOG.warning("skipped %s: %s", path, reason)
     wanted = (model.image_channels, model.image_size, model.image_size)
-    if dataset.image_shape != wanted:
+    frozen = isinstance(model, PhotoConfig)  # its encoder takes any size
+    if dataset.image_shape != wanted and not (frozen and dataset.image_shape[0] == 3):
         raise UserError(
             f"{dataset.name} has images of {_shape(dataset.image_shape)}, but the model is for "
             f"{_shape(wanted)}: set image_channels and image_size to the data's, or use another "

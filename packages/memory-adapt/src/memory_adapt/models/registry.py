@@ -9,12 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from memory_adapt.config import (
     APLConfig,
+    CentroidsConfig,
     CLLSTMConfig,
     CPMConfig,
     LSTMConfig,
     ModelConfig,
     NTMConfig,
     OPNConfig,
+    PhotoCPMConfig,
+    PhotoMemoryConfig,
+    PhotoOPNConfig,
 )
 
 if TYPE_CHECKING:
@@ -31,6 +35,8 @@ class Learner:
     """module below `memory_adapt.models`, and class"""
     title: str
     """name in tables and figures"""
+    photos: bool = False
+    """whether it learns on a frozen encoder's features; `reproduce photos` trains these, `train` the others"""
 
 
 LEARNERS: dict[str, Learner] = {
@@ -40,7 +46,16 @@ LEARNERS: dict[str, Learner] = {
     "apl": Learner(APLConfig, "apl.APL", "APL"),
     "opn": Learner(OPNConfig, "opn.OPN", "OPN"),
     "cpm": Learner(CPMConfig, "cpm.CPM", "CPM"),
+    "centroids": Learner(CentroidsConfig, "photos.Centroids", "nearest centroids", photos=True),
+    "photo-opn": Learner(PhotoOPNConfig, "photo_opn.PhotoOPN", "OPN on features", photos=True),
+    "photo-cpm": Learner(PhotoCPMConfig, "photo_cpm.PhotoCPM", "CPM on features", photos=True),
+    "photo-memory": Learner(
+        PhotoMemoryConfig, "photo_memory.PhotoMemory", "labelled layers", photos=True
+    ),
 }
+
+IMAGE_LEARNERS = {name: learner for name, learner in LEARNERS.items() if not learner.photos}
+"""Those that `train` trains, encoder and all."""
 
 
 def model_name(config: ModelConfig) -> str:

@@ -314,3 +314,10 @@ def test_rows_are_paired_and_shown() -> None:
     table = photos_table(rows, experiment.measures).to_markdown()
     assert "OPN" in table
     assert set(ARMS) >= set(learners)
+
+
+def test_the_shipped_learner_loads() -> None:
+    learner = OnlineLearner.from_pretrained("photos-cpu")
+    assert isinstance(learner.model, PhotoLearner)
+    assert learner.trained["dataset"] == PHOTOS
+    assert learner.reset(ways=60)["prototypes"].shape == (1, learner.ways, learner.config.width)

@@ -387,7 +387,7 @@ def test_screening_a_stream_picks_as_from_the_whole(
         (["fit", "{t}", "--target", "active", "--features", "ecfp", "-o", "{d}/x"], "choose of"),
         (["predict", "{d}/none", "{t}", "-o", "{d}/s.csv"], "no such checkpoint"),
         (["predict", "{m}", "{t}", "-o", "{d}/s.txt"], "must end in .csv or .parquet"),
-        (["screen", "{m}", "{t}", "-o", "{d}/s.csv", "--top", "0"], "must be 1 or more"),
+        (["screen", "{m}", "{t}", "-o", "{d}/s.csv", "--top", "0"], "--top must be at least 1"),
     ],
 )
 def test_bad_input_is_one_line(

@@ -12,6 +12,8 @@ import pytest
 
 pytest.importorskip("snakemake")
 
+BOTH = ("toy", "toy-bad")
+"""Not the experiments of the packages that are installed."""
 KILLS = int(os.environ.get("PRIORS_KILLS", "2"))
 
 TOY = '''
@@ -146,7 +148,7 @@ def test_killed_at_random_it_ends_with_the_same_bytes(
 def test_what_fails_is_shown_and_stops_nothing_else(
     tmp_path: Path, environment: dict[str, str]
 ) -> None:
-    code, output = finish(tmp_path / "x", environment, "--run")
+    code, output = finish(tmp_path / "x", environment, *BOTH, "--run")
     folder = tmp_path / "x"
     assert code == 1
     assert "not done  toy__toy-bad__b" in output
@@ -155,7 +157,7 @@ def test_what_fails_is_shown_and_stops_nothing_else(
     assert (folder / "runs" / "toy" / "b" / "model").is_dir()
     assert (folder / "runs" / "toy-bad" / "a" / "model").is_dir()
     assert not (folder / "results" / "toy-bad-cpu.json").exists()
-    code, output = finish(folder, environment)
+    code, output = finish(folder, environment, *BOTH)
     assert code == 0
     assert "toy toy-bad  (about 0.01 core-hours each)" in output
     assert "  missing  toy-bad/b" in output

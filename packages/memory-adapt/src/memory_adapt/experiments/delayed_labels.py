@@ -51,7 +51,6 @@ class DelayedLabels(Experiment):
     def run(self, lab: Lab) -> None:
         """Evaluate the learners at each delay; the delayed one is trained if missing."""
         suffix = "_cpu" if self.preset == "cpu" else ""
-        dataset = load_dataset("omniglot", "test")
         rows: list[dict[str, Any]] = []
         commands: dict[str, str] = {}
         (seed,) = self.seeds
@@ -60,6 +59,7 @@ class DelayedLabels(Experiment):
             if trained is None:
                 continue
             commands[title] = trained.command
+            dataset = load_dataset("omniglot", "test")  # not before: a plan needs none
             variants = {title: dict.fromkeys(DELAYS, trained.learner)}
             if model == "opn":
                 variants[TOLD] = {delay: _told(trained.learner, delay) for delay in DELAYS}

@@ -105,22 +105,25 @@ class Table21(Experiment):
         """Train what is missing, evaluate on held-out test classes, write the results."""
         for dataset in THESIS:
             arms = {}
-            sampler = OnlineEpisodeSampler(
-                load_dataset(dataset, "test"), ways=self.sizes.ways, shots=self.sizes.samples
-            )
             for title, name, model, seeds in plans(self.preset, dataset):
                 # From scratch is shown however far it got; the others only when they are done.
                 trained = [
                     find_learner(lab, name, model, seed, unfinished=title == SCRATCH)
                     for seed in seeds
                 ]
-                entries = [
-                    (t, _evaluated_once(t, dataset, sampler, self.sizes)) for t in trained if t
-                ]
-                if entries:
-                    arms[title] = entries
-            if arms:
-                self._write(lab, dataset, arms)
+                if finished := [t for t in trained if t]:
+                    arms[title] = finished
+            if not arms:
+                continue
+            # Not before: a plan needs no data.
+            sampler = OnlineEpisodeSampler(
+                load_dataset(dataset, "test"), ways=self.sizes.ways, shots=self.sizes.samples
+            )
+            evaluated = {
+                title: [(t, _evaluated_once(t, dataset, sampler, self.sizes)) for t in runs]
+                for title, runs in arms.items()
+            }
+            self._write(lab, dataset, evaluated)
 
     def _write(
         self,

@@ -223,7 +223,8 @@ def test_the_domains_table_holds_each_domain_and_their_mean(tmp_path: Path) -> N
 
 
 def test_without_runs_quick_writes_nothing(tmp_path: Path) -> None:
-    for experiment in EXPERIMENTS.values():
+    trained = {name: run for name, run in EXPERIMENTS.items() if name != "small-claims"}
+    for experiment in trained.values():
         experiment(preset="cpu", out=tmp_path, quick=True, runs=tmp_path / "runs")
     assert not list(tmp_path.glob("*"))
 

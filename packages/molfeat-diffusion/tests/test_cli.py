@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -96,7 +98,7 @@ def test_a_killed_run_resumes_without_doing_shards_again(
     assert stop.value.code == 130
     capsys.readouterr()
     options = ("in.csv", "-o", "out.parquet", "--checkpoint", "model")
-    assert "use --resume" in failed("featurize", *options, capsys=capsys)
+    assert "--resume: out.parquet.parts holds" in failed("featurize", *options, capsys=capsys)
     # A half-written shard: its record is not there yet.
     Path("out.parquet.parts/000000000004.parquet.next").write_bytes(b"half")
     done.append(-1)
@@ -143,6 +145,64 @@ def test_duplicate_ids_are_kept_and_told(home: Path, capsys: pytest.CaptureFixtu
     )
     assert "1 rows have the id of an earlier row" in capsys.readouterr().err
     assert pd.read_csv("t.csv")["id"].tolist() == ["a", "a", "b"]
+
+
+@pytest.mark.parametrize("out", ["o.parquet", "o.csv", "o.npy"])
+def test_resuming_what_is_finished_is_no_error(
+    home: Path, out: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    featurized("in.csv", "-o", out, "--shard-rows", "2")
+    before, said = Path(out).read_bytes(), capsys.readouterr().out
+    featurized("in.csv", "-o", out, "--shard-rows", "2", "--resume")
+    assert capsys.readouterr().out == said
+    assert Path(out).read_bytes() == before
+    assert not Path(f"{out}.parts").exists()
+    argv = ("featurize", "in.csv", "-o", out, "--checkpoint", "model", "--resume", "--quiet")
+    shorter = Path("in.csv").read_text().splitlines()[:4]
+    Path("in.csv").write_text("\n".join(shorter) + "\n")
+    assert f"--out: {out} has 7 rows, not the 3 of in.csv" in failed(*argv, capsys=capsys)
+    Path(f"{out}.failures.csv").unlink()
+    assert f"--out: {out} exists, without" in failed(*argv, capsys=capsys)
+    assert Path(out).read_bytes() == before
+
+
+def test_a_killed_run_goes_on_though_its_input_shrank(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    rows = Path("in.csv").read_text().splitlines()
+    with monkeypatch.context() as patch:
+        patch.setattr(featurize, "write_features", killed)
+        with pytest.raises((KeyboardInterrupt, SystemExit)):
+            featurized("in.csv", "-o", "o.csv", "--shard-rows", "2")
+    Path("in.csv").write_text("\n".join(rows[:4]) + "\n")
+    featurized("in.csv", "-o", "o.csv", "--shard-rows", "2", "--resume")
+    featurized("in.csv", "-o", "fresh.csv", "--shard-rows", "2")
+    assert Path("o.csv").read_bytes() == Path("fresh.csv").read_bytes()
+    assert len(Path("o.csv").read_text().splitlines()) == 4
+
+
+def test_two_processes_do_not_share_the_parts(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("fcntl")
+    Path("o.csv.parts").mkdir()
+    code = (
+        "import sys; from pathlib import Path; from priors_shared.files import lock_folder\n"
+        "lock = lock_folder(Path('o.csv.parts')); print('locked', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "locked\n"
+        argv = ("featurize", "in.csv", "-o", "o.csv", "--checkpoint", "model", "--resume")
+        assert "another process is at work there" in failed(
+            *argv, "--timestep", "3", "--quiet", capsys=capsys
+        )
+        assert Path("o.csv.parts").is_dir()
 
 
 def test_what_featurize_refuses(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -77,7 +77,7 @@ def test_ray_is_not_started_for_what_is_done_or_wrong(
     distributed.make_shards(featurizer, lambda: iter(()), print, 0, **options)
     for arguments, message in (
         ([], "needs ray: pip install"),
-        (["--cache", "c.sqlite"], "--cache is one process's"),
+        (["--cache", "c.sqlite"], "--cache: it is one process's"),
         (["--workers", "0"], "--workers must be at least 1"),
     ):
         with pytest.raises(SystemExit) as stop:

@@ -101,7 +101,7 @@ def parsed(verb: Any, usage: str, args: Sequence[str], **settings: Any) -> Any:
 def _as_option(message: str, verb: Any) -> str:
     """A message that begins with a field of the verb's, with the option's name in its place."""
     message = re.sub(r"^Error parsing [\w.]+: ", "", message)
-    field = re.match(r"[a-z]\w*", message)
+    field = re.match(r"[a-z]\w*(?=[: ])", message)  # not the first word of a path
     names = _option_names(verb if isinstance(verb, type) else type(verb))
     if field is None or field[0] not in names:
         return message

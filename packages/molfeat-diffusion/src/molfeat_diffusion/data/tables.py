@@ -286,6 +286,25 @@ def write_features(path: Path, tables: Iterator[pa.Table], total: int) -> None:
     pending.replace(path)
 
 
+def count_features(path: Path) -> int:
+    """How many rows a file of features has.
+
+    Raises:
+        UserError: truncated, or not of its kind.
+    """
+    kind = output_kind(path)
+    with _reading(path, kind):
+        if kind == ".parquet":
+            return pq.ParquetFile(path).metadata.num_rows
+        if kind == ".npy":
+            try:
+                return len(np.load(path, mmap_mode="r"))
+            except ValueError as error:
+                raise EOFError(str(error)) from None
+        with open_text(path) as file:
+            return sum(1 for _ in csv.reader(file)) - 1
+
+
 def write_failures(path: Path, failures: Sequence[Failure]) -> None:
     """The failure table: row, id, stage, reason, failed (no: altered, but with a score)."""
     text = io.StringIO()

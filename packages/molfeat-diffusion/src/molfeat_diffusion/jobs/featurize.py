@@ -8,6 +8,7 @@ complete before they are joined.
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import io
 import json
@@ -21,12 +22,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from molfeat_diffusion.data.tables import (
     Row,
     chunks,
+    count_features,
     count_rows,
     feature_table,
     input_kind,
@@ -39,6 +40,7 @@ from molfeat_diffusion.featurizers.midi import MiDiFeaturizer
 from molfeat_diffusion.featurizers.rows import Failure
 from priors_shared.console import Progress
 from priors_shared.errors import UserError
+from priors_shared.files import lock_folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,33 +82,26 @@ def featurize_file(
         UserError: unreadable input, an output that exists, shards of another run in the way; a row that
             fails, with errors="raise".
     """
-    kind = output_kind(out)
     columns = {"smiles_column": smiles_column, "id_column": id_column}
-    input_kind(source)
-    if kind == ".npy" and featurizer.errors == "skip":
-        raise UserError(
-            f"{out}: a .npy has no ids, so skipped rows would shift it: use --errors nan"
-        )
-    for option, value in (("--shard-rows", shard_rows), ("--workers", workers)):
-        if value < 1:
-            raise UserError(f"{option} {value}: must be 1 or more")
-    if engine == "ray" and featurizer.cache is not None:
-        raise UserError("--cache is one process's: leave it out with --engine ray")
+    _check(featurizer, source, out, shard_rows, engine, workers)
     parts = out.with_name(f"{out.name}.parts")
     if out.exists() and not parts.exists():
-        raise UserError(f"{out} exists: remove it, or use another --out")
+        if resume:
+            return _done(featurizer, source, out, columns)
+        raise UserError(f"out: {out} exists: remove it, or use another file")
     if parts.exists() and not resume:
-        raise UserError(f"{parts}: an unfinished run is there: use --resume, or remove the folder")
+        raise UserError(f"resume: {parts} holds an unfinished run: set this, or remove the folder")
     featurizer.fit()
     total = count_rows(source, **columns)
     if total == 0:
         raise UserError(f"{source}: it has no rows")
     key = _key(featurizer, source, columns, shard_rows)
     parts.mkdir(exist_ok=True)
-    if engine == "ray":
-        from molfeat_diffusion.jobs.ray import make_shards
+    lock = lock_folder(parts)
+    try:
+        if engine == "ray":
+            from molfeat_diffusion.jobs.ray import make_shards
 
-        try:
             make_shards(
                 featurizer,
                 partial(pending_shards, source, columns, shard_rows, parts, key),
@@ -116,45 +111,109 @@ def featurize_file(
                 threads=threads,
                 quiet=quiet,
             )
-        except UserError:
-            if not any(parts.glob("*.json")):
-                shutil.rmtree(parts)  # nothing to go on from
-            raise
-    # Shards that Ray made are found, checked and counted here; in one process, they are made here.
-    failures: list[Failure] = []
-    seen: set[int] = set()
-    duplicates = start = 0
-    with Progress(total, "featurize", quiet=quiet) as progress:
-        for rows in chunks(read_rows(source, **columns), shard_rows):
-            shard = parts / f"{start:012d}"
-            record = _finished(shard, key, start, rows)
-            if record is None:
-                try:
-                    record = run_shard(featurizer, start, rows, parts=parts, key=key)
-                except UserError:
-                    if start == 0:
-                        shutil.rmtree(parts)  # nothing to go on from
-                    raise
-            failures += [Failure(*failure) for failure in record["report"]]
-            for row in rows:
-                before = len(seen)
-                seen.add(hash(row.id))
-                duplicates += before == len(seen)
-            start += len(rows)
-            progress.advance(len(rows), failed=sum(f.failed for f in failures))
-    if start != total:
-        raise UserError(f"{source}: it changed while it was read ({total} rows, then {start})")
-    report = out.with_name(f"{out.name}.failures.csv")
-    write_failures(report, failures)
-    kept = total - sum(f.failed for f in failures) * (featurizer.errors == "skip")
-    write_features(out, _joined(parts, key, total), kept)
-    shutil.rmtree(parts)
-    failed = sum(f.failed for f in failures)
+        # Shards that Ray made are found, checked and counted here; in one process, they are made here.
+        failures, duplicates = _make(
+            featurizer, read_rows(source, **columns), total, shard_rows, parts, key, quiet=quiet
+        )
+        report = _report_of(out)
+        write_failures(report, failures)
+        failed = sum(f.failed for f in failures)
+        kept = total - failed * (featurizer.errors == "skip")
+        starts = range(0, total, shard_rows)
+        write_features(out, (pq.read_table(_shard(parts, s, ".parquet")) for s in starts), kept)
+        shutil.rmtree(parts)
+    except UserError:
+        if not any(parts.glob("*.json")):
+            shutil.rmtree(parts)  # nothing to go on from
+        raise
+    finally:
+        if lock is not None:
+            lock.close()
     return Summary(
         rows=total,
         failed=failed,
         notes=len(failures) - failed,
         duplicates=duplicates,
+        report=report,
+    )
+
+
+def _check(
+    featurizer: MiDiFeaturizer, source: Path, out: Path, shard_rows: int, engine: str, workers: int
+) -> None:
+    """Refuse what can't be, before anything is made."""
+    kind = output_kind(out)
+    input_kind(source)
+    if kind == ".npy" and featurizer.errors == "skip":
+        raise UserError(
+            f"{out}: a .npy has no ids, so skipped rows would shift it: use --errors nan"
+        )
+    for name, value in (("shard_rows", shard_rows), ("workers", workers)):
+        if value < 1:
+            raise UserError(f"{name}: {value} is less than 1")
+    if engine == "ray" and featurizer.cache is not None:
+        raise UserError("cache: it is one process's, leave it out with the engine ray")
+
+
+def _report_of(out: Path) -> Path:
+    return out.with_name(f"{out.name}.failures.csv")
+
+
+def _shard(parts: Path, start: int, suffix: str = "") -> Path:
+    return parts / f"{start:012d}{suffix}"
+
+
+def _make(
+    featurizer: MiDiFeaturizer,
+    source: Iterator[Row],
+    total: int,
+    shard_rows: int,
+    parts: Path,
+    key: str,
+    *,
+    quiet: bool,
+) -> tuple[list[Failure], int]:
+    """Make the shards that are not done; returns all failures, and how many rows repeat an id."""
+    failures: list[Failure] = []
+    seen: set[int] = set()
+    start = 0
+    with Progress(total, "featurize", quiet=quiet) as progress:
+        for rows in chunks(source, shard_rows):
+            record = _finished(_shard(parts, start), key, start, rows)
+            if record is None:
+                record = run_shard(featurizer, start, rows, parts=parts, key=key)
+            failures += [Failure(*failure) for failure in record["report"]]
+            seen.update(hash(row.id) for row in rows)
+            start += len(rows)
+            progress.advance(len(rows), failed=sum(f.failed for f in failures))
+    if start != total:
+        raise UserError(f"the input changed while it was read ({total} rows, then {start})")
+    return failures, total - len(seen)
+
+
+def _done(
+    featurizer: MiDiFeaturizer, source: Path, out: Path, columns: dict[str, str | None]
+) -> Summary:
+    """What a finished output holds, where it is of this input's rows.
+
+    Raises:
+        UserError: it has another number of rows, or no failure table.
+    """
+    report = _report_of(out)
+    if not report.is_file():
+        raise UserError(f"out: {out} exists, without {report.name}: remove it, or use another file")
+    with open(report, encoding="utf-8", newline="") as file:
+        noted = [line["failed"] for line in csv.DictReader(file)]
+    failed = noted.count("yes")
+    ids = [hash(row.id) for row in read_rows(source, **columns)]
+    held, wanted = count_features(out), len(ids) - failed * (featurizer.errors == "skip")
+    if held != wanted:
+        raise UserError(f"out: {out} has {held} rows, not the {wanted} of {source}: remove it")
+    return Summary(
+        rows=len(ids),
+        failed=failed,
+        notes=len(noted) - failed,
+        duplicates=len(ids) - len(set(ids)),
         report=report,
     )
 
@@ -165,7 +224,7 @@ def pending_shards(
     """First row and rows of each shard that is not done, as the file is read."""
     start = 0
     for rows in chunks(read_rows(source, **columns), shard_rows):
-        if _finished(parts / f"{start:012d}", key, start, rows) is None:
+        if _finished(_shard(parts, start), key, start, rows) is None:
             yield start, rows
         start += len(rows)
 
@@ -174,7 +233,7 @@ def run_shard(
     featurizer: MiDiFeaturizer, start: int, rows: list[Row], *, parts: Path, key: str
 ) -> dict[str, Any]:
     """Write a shard's features, then its record, which is returned."""
-    shard = parts / f"{start:012d}"
+    shard = _shard(parts, start)
     ids = [row.id for row in rows]
     features, report = featurizer.transform(
         [row.molecule for row in rows], ids=ids, first_row=start, return_failures=True
@@ -222,27 +281,6 @@ def _finished(shard: Path, key: str, start: int, rows: list[Row]) -> dict[str, A
         return record if tuple(record[name] for name in names) == wanted else None
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
-
-
-def _joined(parts: Path, key: str, total: int) -> Iterator[pa.Table]:
-    """The shards in order, after checking that their ranges are disjoint and complete."""
-    records = sorted(
-        (record for path in parts.glob("*.json") if (record := _record(path)).get("key") == key),
-        key=lambda record: record["start"],
-    )
-    expected = 0
-    for record in records:
-        assert record["start"] == expected, f"shards of {parts} overlap or leave rows out"
-        expected += record["rows"]
-    assert expected == total, f"shards of {parts} hold {expected} of {total} rows"
-    return (pq.read_table(parts / f"{r['start']:012d}.parquet") for r in records)
-
-
-def _record(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text())
-    except ValueError:
-        return {}
 
 
 def _rows_digest(rows: list[Row]) -> str:

@@ -55,9 +55,10 @@ class LabelledLayer(nn.Module):
             "steps": like.new_zeros(batch, 1),
         }
 
-    def flops(self) -> int:
-        """On one image."""
-        return sum(linear_flops(layer) for layer in (self.write, self.inner, self.outer))
+    def flops(self, ways: int) -> int:
+        """On one image: the linear layers, and comparing and reading what is stored."""
+        linear = sum(linear_flops(layer) for layer in (self.write, self.inner, self.outer))
+        return linear + 2 * (2 * self.width * ways)
 
     def forward(
         self,
@@ -113,7 +114,10 @@ class PhotoMemory(PhotoLearner):
         return state
 
     def step_flops(self) -> int:
-        return super().step_flops() + sum(layer.flops() for layer in self.layers)  # type: ignore[operator]
+        return super().step_flops() + sum(
+            layer.flops(self.ways)  # type: ignore[operator]
+            for layer in self.layers
+        )
 
     def scores(
         self,

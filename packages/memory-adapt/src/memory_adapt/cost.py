@@ -23,13 +23,17 @@ from torch.nn import functional as F
 from memory_adapt.config import CLLSTMConfig, ModelConfig
 from memory_adapt.models.flops import conv_flops, linear_flops
 from memory_adapt.models.interface import OnlineClassifier
-from memory_adapt.models.registry import LEARNERS, build_model
+from memory_adapt.models.registry import IMAGE_LEARNERS, build_model
 
 GRADIENT_STEP = 3  # forward and backward, in forward passes
 WITH_MEMORY: dict[str, ModelConfig] = {
     "CL+LSTM, label at layer 1": CLLSTMConfig(label_injection="first"),
     "CL+LSTM, label everywhere": CLLSTMConfig(label_injection="every"),
-    **{learner.title: learner.config() for name, learner in LEARNERS.items() if name != "cl-lstm"},
+    **{
+        learner.title: learner.config()
+        for name, learner in IMAGE_LEARNERS.items()
+        if name != "cl-lstm"
+    },
 }
 THESIS_FORWARD = {"CL+LSTM, label at layer 1": 0.40, "OML": 1.46, "4-layer CNN": 0.30}
 THESIS_STEP = {"CL+LSTM, label at layer 1": 0.40, "OML": 4.38, "4-layer CNN": 0.90}

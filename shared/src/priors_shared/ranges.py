@@ -2,8 +2,13 @@
 
 import math
 
+LARGEST = 2**63 - 1
+"""Whatever has no upper end of its own: more is no count that torch or NumPy takes."""
 
-def require(config: object, least: int | float, *names: str, most: int | float = 2**63 - 1) -> None:
+
+def require(
+    config: object, least: int | float, *names: str, most: int | float | None = None
+) -> None:
     """Refuse a field outside of its range, both ends included, or not finite; None and missing fields pass.
 
     Raises:
@@ -11,9 +16,10 @@ def require(config: object, least: int | float, *names: str, most: int | float =
     """
     for name in names:
         value = getattr(config, name, None)
-        if value is None or (math.isfinite(value) and least <= value <= most):
+        largest = LARGEST if most is None else most
+        if value is None or (math.isfinite(value) and least <= value <= largest):
             continue
-        wanted = f"at least {least}" if most == 2**63 - 1 else f"in {least} .. {most}"
+        wanted = f"at least {least}" if most is None else f"in {least} .. {most}"
         raise ValueError(f"{name} must be {wanted}, got {value}")
 
 

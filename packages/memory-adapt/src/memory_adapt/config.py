@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from tyro.conf import arg
 
 from priors_shared import launching
+from priors_shared.ranges import require
 
 CHECKPOINT_KIND = "memory-adapt online learner"
 """What checkpoints of this package are called in their config.json."""
@@ -34,12 +35,12 @@ class ModelConfig:
     """feature maps in each convolutional layer"""
 
     def __post_init__(self) -> None:
-        _require(self, 2, "ways")
-        _require(self, 1, "image_size", most=1024)
-        _require(self, 1, "image_channels", "width", "first_width", "hidden")
-        _require(self, 1, "slots", "slot_size", "heads", "neighbours")
-        _require(self, 0, "usage_decay", most=1)
-        _require(self, 0, "surprise")
+        require(self, 2, "ways")
+        require(self, 1, "image_size", most=1024)
+        require(self, 1, "image_channels", "width", "first_width", "hidden")
+        require(self, 1, "slots", "slot_size", "heads", "neighbours")
+        require(self, 0, "usage_decay", most=1)
+        require(self, 0, "surprise")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +145,7 @@ class PhotoConfig(ModelConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require(self, 1, "features", "layers")
+        require(self, 1, "features", "layers")
         if self.image_channels != 3:
             raise ValueError(f"image_channels must be 3 for photos, got {self.image_channels}")
 
@@ -222,9 +223,9 @@ class StageConfig:
     """readout: turned, bent and shifted copies of each training image whose features are used, too"""
 
     def __post_init__(self) -> None:
-        _require(self, 1, "steps", "batch_size", "shots")
-        _require(self, 0, "warmup_steps", "jitter")
-        _require(self, 0, "min_lr_ratio", most=1)
+        require(self, 1, "steps", "batch_size", "shots")
+        require(self, 0, "warmup_steps", "jitter")
+        require(self, 0, "min_lr_ratio", most=1)
         for name in ("learning_rate", "clip_norm"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
@@ -257,9 +258,9 @@ class TrainConfig:
     """steps between two lines in metrics.jsonl"""
 
     def __post_init__(self) -> None:
-        _require(self, 1, "delay", "validate_every", "checkpoint_every", "log_every")
-        _require(self, 2, "validation_episodes")
-        _require(self, 0, "seed", most=2**63 - 1)
+        require(self, 1, "delay", "validate_every", "checkpoint_every", "log_every")
+        require(self, 2, "validation_episodes")
+        require(self, 0, "seed", most=2**63 - 1)
         if not self.stages:
             raise ValueError("stages: a training needs one or more")
         shortest = self.model.ways * min(stage.shots for stage in self.stages)
@@ -292,17 +293,3 @@ def current_names(values: Mapping[str, Any]) -> dict[str, Any]:
         {renamed.get(k, k): v for k, v in stage.items()} for stage in values.get("stages", ())
     ]
     return {**values, "stages": stages} if stages else dict(values)
-
-
-def _require(config: object, least: int, *names: str, most: int | float = math.inf) -> None:
-    """Refuse a number outside its range, both ends included; fields that a config lacks or leaves None pass.
-
-    Raises:
-        ValueError: names the field.
-    """
-    for name in names:
-        value = getattr(config, name, None)
-        if value is None or (math.isfinite(value) and least <= value <= most):
-            continue
-        wanted = f"at least {least}" if most == math.inf else f"in {least} .. {most}"
-        raise ValueError(f"{name} must be {wanted}, got {value}")

@@ -20,17 +20,17 @@ from torch.nn import functional as F
 from memory_adapt.config import CPMConfig
 from memory_adapt.models.encoder import Conv4
 from memory_adapt.models.flops import linear_flops, lstm_flops
-from memory_adapt.models.interface import OnlineClassifier, State
+from memory_adapt.models.interface import State
 from memory_adapt.models.opn import (
+    PrototypeLearner,
     at_least_float32,
     initial_prototypes,
-    known_unknown_loss,
     running_prototypes,
     scores_from_distances,
 )
 
 
-class CPM(OnlineClassifier):
+class CPM(PrototypeLearner):
     """Contextual prototypical memory.
 
     state: that of `OPN` ("pending" and "prototypes" hold fused features x'), and the context's
@@ -38,7 +38,6 @@ class CPM(OnlineClassifier):
     """
 
     encoder: Conv4
-    must_know_delay = True
 
     def __init__(self, config: CPMConfig) -> None:
         super().__init__(config)
@@ -66,16 +65,6 @@ class CPM(OnlineClassifier):
     def step_flops(self) -> int:
         return self.encoder.flops() + lstm_flops(self.context) + linear_flops(self.readout)
 
-    def forward_features(
-        self,
-        features: Float[Tensor, "time batch features"],
-        feedback: Int[Tensor, "time batch"],
-        state: State | None = None,
-    ) -> tuple[Float[Tensor, "time batch ways"], State]:
-        """Logits at every step (unseen slots at `MASKED`), and the state after the last."""
-        logits, _, state = self.scores(features, feedback, state)
-        return logits, state
-
     def scores(
         self,
         features: Float[Tensor, "time batch features"],
@@ -100,13 +89,3 @@ class CPM(OnlineClassifier):
             F.softplus(gamma.squeeze(-1) + 1),
         )
         return logits, unknown, {**last, "hidden": hidden.squeeze(0), "cell": cell.squeeze(0)}
-
-    def episode_loss(
-        self,
-        images: Float[Tensor, "time batch channels height width"],
-        labels: Int[Tensor, "time batch"],
-        feedback: Int[Tensor, "time batch"],
-    ) -> tuple[Float[Tensor, ""], Float[Tensor, "time batch ways"]]:
-        """Ren et al.'s loss (see `known_unknown_loss`), and the logits."""
-        logits, unknown, _ = self.scores(self.encoder(images), feedback)
-        return known_unknown_loss(logits, unknown, labels), logits

@@ -16,6 +16,8 @@ Known deviations from the public code:
 
 from __future__ import annotations
 
+from abc import abstractmethod
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
@@ -29,7 +31,42 @@ MASKED = -1e4
 """Logit of a slot without a sample: finite, so that no loss or gradient becomes NaN."""
 
 
-class OPN(OnlineClassifier):
+class PrototypeLearner(OnlineClassifier):
+    """A learner whose scores are of slots and of "a class not seen before"; it must know the delay of labels."""
+
+    must_know_delay = True
+
+    @abstractmethod
+    def scores(
+        self,
+        features: Float[Tensor, "time batch features"],
+        feedback: Int[Tensor, "time batch"],
+        state: State | None = None,
+    ) -> tuple[Float[Tensor, "time batch ways"], Float[Tensor, "time batch"], State]:
+        """Logits of the slots, logit of "a class not seen before", and the last state."""
+
+    def forward_features(
+        self,
+        features: Float[Tensor, "time batch features"],
+        feedback: Int[Tensor, "time batch"],
+        state: State | None = None,
+    ) -> tuple[Float[Tensor, "time batch ways"], State]:
+        """Logits at every step (unseen slots at `MASKED`), and the state after the last."""
+        logits, _, state = self.scores(features, feedback, state)
+        return logits, state
+
+    def episode_loss(
+        self,
+        images: Float[Tensor, "time batch channels height width"],
+        labels: Int[Tensor, "time batch"],
+        feedback: Int[Tensor, "time batch"],
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, "time batch ways"]]:
+        """Ren et al.'s loss (see `known_unknown_loss`), and the logits."""
+        logits, unknown, _ = self.scores(self.encoder(images), feedback)
+        return known_unknown_loss(logits, unknown, labels), logits
+
+
+class OPN(PrototypeLearner):
     """Online prototypical network.
 
     state: "prototypes" (batch, ways, features); "counts" (batch, ways), samples behind each;
@@ -37,7 +74,6 @@ class OPN(OnlineClassifier):
     """
 
     encoder: Conv4
-    must_know_delay = True
 
     def __init__(self, config: OPNConfig) -> None:
         super().__init__(config)
@@ -56,16 +92,6 @@ class OPN(OnlineClassifier):
 
     def step_flops(self) -> int:
         return self.encoder.flops()
-
-    def forward_features(
-        self,
-        features: Float[Tensor, "time batch features"],
-        feedback: Int[Tensor, "time batch"],
-        state: State | None = None,
-    ) -> tuple[Float[Tensor, "time batch ways"], State]:
-        """Logits at every step (unseen slots at `MASKED`), and the state after the last."""
-        logits, _, state = self.scores(features, feedback, state)
-        return logits, state
 
     def scores(
         self,
@@ -86,16 +112,6 @@ class OPN(OnlineClassifier):
             distance = (features.unsqueeze(2) - prototypes).square().sum(-1)
         logits, unknown = scores_from_distances(distance, counts > 0, self.beta, self.gamma)
         return logits, unknown, state
-
-    def episode_loss(
-        self,
-        images: Float[Tensor, "time batch channels height width"],
-        labels: Int[Tensor, "time batch"],
-        feedback: Int[Tensor, "time batch"],
-    ) -> tuple[Float[Tensor, ""], Float[Tensor, "time batch ways"]]:
-        """Ren et al.'s loss (see `known_unknown_loss`), and the logits."""
-        logits, unknown, _ = self.scores(self.encoder(images), feedback)
-        return known_unknown_loss(logits, unknown, labels), logits
 
 
 def initial_prototypes(like: Tensor, batch: int, ways: int, features: int, delay: int) -> State:

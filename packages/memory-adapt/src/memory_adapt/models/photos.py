@@ -12,8 +12,6 @@ The state's size depends on `ways`, no weight does.
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -21,8 +19,9 @@ from torch.nn import functional as F
 
 from memory_adapt.config import CentroidsConfig, PhotoConfig
 from memory_adapt.models.flops import linear_flops
-from memory_adapt.models.interface import OnlineClassifier, State
+from memory_adapt.models.interface import State
 from memory_adapt.models.opn import (
+    PrototypeLearner,
     initial_prototypes,
     known_unknown_loss,
     running_prototypes,
@@ -68,7 +67,7 @@ class FrozenEncoder(nn.Module):
         return flat.to(images.device).reshape(*lead, self.features)
 
 
-class PhotoLearner(OnlineClassifier):
+class PhotoLearner(PrototypeLearner):
     """A learner on features; subclasses say how the features of a stream become scores.
 
     state: "prototypes" (batch, ways, width), "counts" (batch, ways), "pending" (batch, delay, width), as of
@@ -77,7 +76,6 @@ class PhotoLearner(OnlineClassifier):
 
     encoder: FrozenEncoder
     config: PhotoConfig
-    must_know_delay: ClassVar[bool] = True
     centre: Tensor
 
     def __init__(self, config: PhotoConfig) -> None:
@@ -104,16 +102,6 @@ class PhotoLearner(OnlineClassifier):
         """z of the module's docstring."""
         y = self.projection(F.normalize(features.float(), dim=-1) - self.centre)
         return unit(y)
-
-    def forward_features(
-        self,
-        features: Float[Tensor, "time batch features"],
-        feedback: Int[Tensor, "time batch"],
-        state: State | None = None,
-    ) -> tuple[Float[Tensor, "time batch ways"], State]:
-        """Logits at every step (unseen slots at `MASKED`), and the state after the last."""
-        logits, _, state = self.scores(features, feedback, state)
-        return logits, state
 
     def scores(
         self,
@@ -147,16 +135,6 @@ class PhotoLearner(OnlineClassifier):
         """Ren et al.'s loss (see `known_unknown_loss`)."""
         logits, unknown, _ = self.scores(features, feedback)
         return known_unknown_loss(logits, unknown, labels)
-
-    def episode_loss(
-        self,
-        images: Float[Tensor, "time batch channels height width"],
-        labels: Int[Tensor, "time batch"],
-        feedback: Int[Tensor, "time batch"],
-    ) -> tuple[Float[Tensor, ""], Float[Tensor, "time batch ways"]]:
-        """`stream_loss` of the images' features, and the logits."""
-        logits, unknown, _ = self.scores(self.encoder(images), feedback)
-        return known_unknown_loss(logits, unknown, labels), logits
 
     @torch.no_grad()
     def start(self, features: Float[Tensor, "n features"], targets: Int[Tensor, " n"]) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 
 from hyperfields.conditioning.vocabulary import procedural_prompts
 from hyperfields.config import SHIPPED_MODEL
+from hyperfields.data.views import PosedViews
 from hyperfields.evaluation import exact_views, psnr, score_scenes
-from hyperfields.fields.cameras import evaluation_views
+from hyperfields.fields.cameras import Camera, evaluation_views
 from hyperfields.fields.rendering import composite_over
 from hyperfields.pretrained import HyperFields
 from priors_shared.experiments import Scores, SmallClaims
@@ -29,8 +32,7 @@ def held_out(seed: int) -> Scores:
     """Means over scenes: PSNR, and that of the exact trained scene that is nearest to the one asked for."""
     model = HyperFields.from_pretrained(SHIPPED_MODEL)
     held = list(model.trained["held_out"])[seed::6][:4]
-    cameras = evaluation_views(VIEWS, SIZE)
-    exact = exact_views(procedural_prompts(), cameras)
+    cameras, exact = _exact()
     fields = dict(zip(held, model.generate_all(held), strict=True))
     scores = score_scenes(fields, cameras, exact, samples=SAMPLES)
     images = {prompt: composite_over(views.images) for prompt, views in exact.items()}
@@ -39,6 +41,12 @@ def held_out(seed: int) -> Scores:
         "PSNR": sum(score.psnr for score in scores) / len(scores),
         "PSNR of the best trained scene": sum(nearest) / len(nearest),
     }
+
+
+@cache  # the same for every seed
+def _exact() -> tuple[list[Camera], dict[str, PosedViews]]:
+    cameras = evaluation_views(VIEWS, SIZE)
+    return cameras, exact_views(procedural_prompts(), cameras)
 
 
 def generated_twice(seed: int) -> Scores:

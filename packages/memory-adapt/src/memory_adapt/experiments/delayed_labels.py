@@ -51,17 +51,19 @@ class DelayedLabels(Experiment):
     def run(self, lab: Lab) -> None:
         """Evaluate the learners at each delay; the delayed one is trained if missing."""
         suffix = "_cpu" if self.preset == "cpu" else ""
-        rows: list[dict[str, Any]] = []
-        commands: dict[str, str] = {}
         (seed,) = self.seeds
-        for title, (model, stem) in LEARNERS.items():
-            trained = find_learner(lab, stem + suffix, model, seed)
-            if trained is None:
-                continue
-            commands[title] = trained.command
-            dataset = load_dataset("omniglot", "test")  # not before: a plan needs none
+        found = {
+            title: find_learner(lab, stem + suffix, model, seed)
+            for title, (model, stem) in LEARNERS.items()
+        }
+        finished = {title: run for title, run in found.items() if run is not None}
+        if not finished:
+            return
+        dataset = load_dataset("omniglot", "test")  # not before: a plan needs none
+        rows: list[dict[str, Any]] = []
+        for title, trained in finished.items():
             variants = {title: dict.fromkeys(DELAYS, trained.learner)}
-            if model == "opn":
+            if LEARNERS[title][0] == "opn":
                 variants[TOLD] = {delay: _told(trained.learner, delay) for delay in DELAYS}
             for name, learners in variants.items():
                 rows += [
@@ -72,8 +74,7 @@ class DelayedLabels(Experiment):
                     }
                     for delay, learner in learners.items()
                 ]
-        if rows:
-            self._write(lab, rows, commands)
+        self._write(lab, rows, {title: run.command for title, run in finished.items()})
 
     def _write(self, lab: Lab, rows: Sequence[dict[str, Any]], commands: Mapping[str, str]) -> None:
         """The result's JSON, its table and its figure."""

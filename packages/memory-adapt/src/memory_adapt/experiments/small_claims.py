@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -72,6 +73,7 @@ def steps_against_streams(seed: int) -> Scores:
     return {"largest difference": float((torch.stack(logits) - whole).abs().max())}
 
 
+@cache  # several claims look at the same streams
 def _accuracy(seed: int, *, delay: int = 1, control: Any = "none") -> list[float]:
     model = OnlineLearner.from_pretrained(SHIPPED).model
     scores = evaluate(model, _sampler(delay), episodes=EPISODES, seed=seed, control=control)

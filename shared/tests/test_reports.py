@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from priors_shared.errors import UserError
 from priors_shared.reports import (
@@ -301,3 +302,15 @@ def test_result_of_another_schema_is_named(tmp_path: Path) -> None:
     write_result(tmp_path / "r.json", **RESULT, extra={"schema": 2})
     with pytest.raises(UserError, match="result schema 2, this version reads 1"):
         read_result(tmp_path / "r.json")
+
+
+def test_a_cards_picture_is_small_and_what_is_no_bitmap_stays() -> None:
+    content = io.BytesIO()
+    Image.effect_noise((1500, 900), 60).save(content, format="PNG")
+    whole = Figure(content.getvalue(), "image/png", "noise")
+    small = whole.thumbnail(480)
+    assert Image.open(io.BytesIO(small.content)).size == (480, 288)
+    assert (small.caption, small.media_type) == ("noise", "image/png")
+    assert len(small.content) < len(whole.content) / 2
+    drawing = Figure(b"<svg/>", "image/svg+xml")
+    assert drawing.thumbnail(480) is drawing

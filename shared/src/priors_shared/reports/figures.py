@@ -47,6 +47,20 @@ class Figure:
             raise UserError(f"{path}: not a picture (give {', '.join(sorted(types))})")
         return cls(path.read_bytes(), f"image/{types[path.suffix.lower()]}", caption)
 
+    def thumbnail(self, width: int) -> "Figure":
+        """Return it at most `width` pixels wide, for a card; what Pillow can't read, such as SVG, stays as it is."""
+        from PIL import Image, UnidentifiedImageError  # late, as matplotlib
+
+        out = io.BytesIO()
+        try:
+            with Image.open(io.BytesIO(self.content)) as picture:
+                small = picture.convert("RGB")
+        except UnidentifiedImageError:
+            return self
+        small.thumbnail((width, 10 * width))
+        small.save(out, format="PNG", optimize=True)
+        return Figure(out.getvalue(), "image/png", self.caption)
+
 
 @dataclass(frozen=True)
 class Curve:

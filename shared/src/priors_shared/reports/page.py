@@ -114,7 +114,7 @@ def _contents(sections: Sequence[Section]) -> str:
     for number, section in enumerate(sections, start=1):
         name, _, about = section.title.partition(": ")
         words = next((part for part in section.parts if isinstance(part, str)), "")
-        picture = "".join(_image_html(figure) for figure in section.figures()[:1])
+        picture = "".join(_image_html(figure.thumbnail(480)) for figure in section.figures()[:1])
         cards.append(
             f'<li><a href="#{_anchor(number, section)}">{picture}<strong>{html.escape(name)}</strong>'
             f"<span>{html.escape(about)}</span></a><p>{html.escape(_first_sentence(words))}</p></li>"

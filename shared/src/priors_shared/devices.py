@@ -101,9 +101,14 @@ def launch_one(where: LaunchConfig, what: str) -> Fabric:
     set_threads(where.threads)
     if where.devices != 1:
         raise UserError(f"devices {where.devices}: {what} runs on one device; leave the option out")
+    refuse_compile(where, what)
+    return launch(where.accelerator, 1, where.precision)
+
+
+def refuse_compile(where: LaunchConfig, what: str) -> None:
+    """Raise UserError where compilation was asked for, of what is not compiled."""
     if where.compile:
         raise UserError(f"compile: {what} is not compiled; leave the option out")
-    return launch(where.accelerator, 1, where.precision)
 
 
 def end_followers(fabric: Fabric) -> None:

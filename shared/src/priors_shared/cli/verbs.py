@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainVerb:
+class TrainVerb(ABC):
     """A verb that begins with a preset and trains in a run folder."""
 
     presets: ClassVar[Mapping[str, Callable[[], Any]]]
@@ -77,13 +78,13 @@ class TrainVerb:
         """What a resumed run must have the same."""
         return asdict(self.config)
 
+    @abstractmethod
     def train(self, run: Run) -> None:
         """The training."""
-        raise NotImplementedError
 
+    @abstractmethod
     def report(self, run: Run) -> None:
         """Plots, and what the user is told."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True)

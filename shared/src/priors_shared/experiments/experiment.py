@@ -122,33 +122,15 @@ class Experiment(ABC):
         seeds: Sequence[int],
         data: str,
         thesis: Mapping[str, Any] | None = None,
+        path: Path | None = None,
         **extra: Any,
     ) -> None:
-        """Write the JSON at `path`; see `write_result`."""
-        self.write_as(
-            self.path(lab, suffix="json"),
-            rows,
-            config=config,
-            seeds=seeds,
-            data=data,
-            thesis=thesis,
-            **extra,
-        )
+        """Write the JSON; see `write_result`.
 
-    def write_as(
-        self,
-        path: Path,
-        rows: Sequence[Mapping[str, Any]],
-        *,
-        config: Mapping[str, Any],
-        seeds: Sequence[int],
-        data: str,
-        thesis: Mapping[str, Any] | None = None,
-        **extra: Any,
-    ) -> None:
-        """Write a JSON file of an experiment that has several."""
+        path: of one of several; None: `self.path`.
+        """
         write_result(
-            path,
+            path or self.path(lab, suffix="json"),
             experiment=self.id,
             claim=self.claim,
             rows=rows,

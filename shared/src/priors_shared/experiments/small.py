@@ -37,9 +37,10 @@ class SmallClaims(Experiment):
             name: {seed: dict(measure(seed)) for seed in self.seeds}
             for name, measure in self.measures.items()
         }
-        self.write_as(
-            lab.out / f"{self.id}-{self.system}-{self.preset}.json",
+        self.write(
+            lab,
             rows_over_seeds(per_seed),
+            path=lab.out / f"{self.id}-{self.system}-{self.preset}.json",
             config={},
             seeds=self.seeds,
             data=self.data,

@@ -40,7 +40,7 @@ from hypernet_maml.training.supervised import (
     save_network,
 )
 from priors_shared.datasets import ImageDataset
-from priors_shared.devices import end_followers, launch, set_threads
+from priors_shared.devices import end_followers, launch, refuse_compile, set_threads
 from priors_shared.episodes import generator_for
 from priors_shared.errors import UserError
 from priors_shared.files import write_atomically
@@ -81,8 +81,7 @@ def train_domains(
         where: device, threads, data.
         run: the run folder.
     """
-    if where.compile:
-        raise UserError("compile: this training is not compiled; leave the option out")
+    refuse_compile(where, "this training")
     set_threads(where.threads)
     fabric = launch(where.accelerator, where.devices, where.precision)
     train_set, val_set, test_set = domain_sets(config.held_out, where.data_root, config.network)

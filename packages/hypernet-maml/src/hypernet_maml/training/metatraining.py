@@ -27,7 +27,7 @@ from hypernet_maml.evaluation import VALIDATION_SEED, evaluate_learner, inner_mo
 from hypernet_maml.models.networks import Classifier, with_new_classifier
 from hypernet_maml.training.supervised import INITIAL_WEIGHTS
 from priors_shared.checkpoints import save_weights
-from priors_shared.devices import end_followers, launch, set_threads
+from priors_shared.devices import end_followers, launch, refuse_compile, set_threads
 from priors_shared.episodes import FewShotSampler, generator_for
 from priors_shared.errors import UserError
 from priors_shared.runs import Run
@@ -53,8 +53,7 @@ def metatrain(
         where: device, threads, data.
         run: the run folder.
     """
-    if where.compile:
-        raise UserError("compile: meta-training is not compiled; leave the option out")
+    refuse_compile(where, "meta-training")
     set_threads(where.threads)
     fabric = launch(where.accelerator, where.devices, where.precision)
     train_set, val_set = (

@@ -149,9 +149,10 @@ class Table21(Experiment):
             for name, skip in (("blind bound", False), ("blind bound among labels seen", True))
         }
         half = replace(self, id=f"{self.id}-{dataset}")  # a result file for each data set
-        self.write_as(
-            half.path(lab, suffix="json"),
+        self.write(
+            lab,
             rows,
+            path=half.path(lab, suffix="json"),
             config={title: run_config(runs[0][0].config) for title, runs in arms.items()},
             seeds=sorted({e["seed"] for entries in per_seed.values() for e in entries}),
             data=f"{dataset}, test classes (never used in training), {sizes.episodes} balanced "

@@ -6,7 +6,6 @@ from priors_shared.checkpoints.training_state import (
     TrainingState,
     has_training_state,
     load_training_state,
-    resume_training,
     save_training_state,
 )
 from priors_shared.checkpoints.weights import load_state, load_weights, save_weights
@@ -22,7 +21,6 @@ __all__ = [
     "load_state",
     "load_training_state",
     "load_weights",
-    "resume_training",
     "save_training_state",
     "save_weights",
 ]

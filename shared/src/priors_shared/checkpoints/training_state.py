@@ -20,7 +20,6 @@ from priors_shared.checkpoints.pair import (
 )
 from priors_shared.checkpoints.weights import load_state
 from priors_shared.errors import UserError, first_line
-from priors_shared.runs import Run
 
 STATE, STATE_RECORD = "training.safetensors", "training.json"
 KIND = "training state"
@@ -112,20 +111,6 @@ def load_training_state(folder: Path) -> TrainingState:
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise _damaged(folder, error) from error
     require_finite(state.model_state, folder / STATE)
-    return state
-
-
-def resume_training(run: Run, model: nn.Module, optimizer: Optimizer) -> TrainingState | None:
-    """Put model and optimizer where a resumed run's checkpoint stood, and return it.
-
-    Drops what was logged after it. None: from the start, as of a new run or one without checkpoint.
-    """
-    if not run.resumed:
-        return None
-    state = load_training_state(run.checkpoints) if has_training_state(run.checkpoints) else None
-    if state is not None:
-        restore(state, model, optimizer, run.checkpoints)
-    run.truncate_after(state.step if state else 0)
     return state
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor, nn
+from torch import nn
 
 from memory_adapt.config import (
     CHECKPOINT_KIND,
@@ -31,7 +31,6 @@ from priors_shared.checkpoints import (
     has_training_state,
     load_state,
     load_training_state,
-    save_training_state,
     save_weights,
 )
 from priors_shared.datasets import ImageDataset
@@ -39,6 +38,7 @@ from priors_shared.devices import end_followers, launch, set_threads
 from priors_shared.episodes import OnlineEpisodeSampler, generator_for
 from priors_shared.errors import UserError
 from priors_shared.runs import Run
+from priors_shared.training import TrainingLoop
 
 VALIDATION_SEED = 2**31 - 1
 VALIDATION_SHOTS = 10
@@ -60,18 +60,13 @@ def train(config: TrainConfig, where: LaunchConfig, run: Run) -> OnlineClassifie
     torch.manual_seed(config.seed)
     model = build_model(config.model, delay=config.delay)
     learner = TrainedLearner(model).to(fabric.device)
-    stage_index, step = 0, 0
-    optimizer_state: dict[str, Any] | None = None
+    begin = 0
     if run.resumed and has_training_state(run.checkpoints):
         state = load_training_state(run.checkpoints)
-        stage_index, step, optimizer_state = int(state.stage), state.step, state.optimizer_state
         load_state(learner, state.model_state, run.checkpoints)
-    if run.resumed:
-        # Killed before the first checkpoint, too: what was logged then is logged anew.
-        run.truncate_after(steps_before(config, stage_index) + step)
-    for index in range(stage_index, len(config.stages)):
-        _run_stage(index, step, optimizer_state, learner, data, config, fabric, run)
-        step, optimizer_state = 0, None
+        begin = int(state.stage)
+    for index in range(begin, len(config.stages)):
+        _run_stage(index, learner, data, config, fabric, run)
     end_followers(fabric)
     save_learner(run.out / "model", model, trained=asdict(config))
     return model
@@ -108,19 +103,6 @@ def save_learner(folder: Path, model: OnlineClassifier, **extra: object) -> None
     )
 
 
-def check_finite(loss: Tensor, step: int) -> None:
-    """End a training that diverged, before it writes anything.
-
-    Raises:
-        UserError: the loss is NaN or infinite.
-    """
-    if not torch.isfinite(loss):
-        raise UserError(
-            f"step {step}: the loss is {float(loss.detach())}, the training has diverged; lower the "
-            "learning_rate or clip_norm of its stage"
-        )
-
-
 def run_config(config: TrainConfig) -> dict[str, Any]:
     """What a run folder's config.json holds."""
     return asdict(config) | {"model": config_to_json(config.model)}
@@ -140,18 +122,36 @@ def learning_rate(stage: StageConfig, step: int) -> float:
 
 def _run_stage(
     index: int,
-    start: int,
-    optimizer_state: dict[str, Any] | None,
     learner: TrainedLearner,
     data: list[ImageDataset],
     config: TrainConfig,
     fabric: Fabric,
     run: Run,
 ) -> None:
-    """Stage `index` from step `start` to its end."""
+    """Stage `index`, from where the run's checkpoint stood to its end."""
     settings = config.stages[index]
     stage = STAGES[settings.kind](learner, settings)
-    if start == 0:
+    learner.requires_grad_(False)
+    parameters = stage.trained()
+    for parameter in parameters:
+        parameter.requires_grad_(True)
+    optimizer: Any = torch.optim.Adam(parameters, lr=settings.learning_rate)
+    loop = TrainingLoop(
+        run,
+        model=learner,
+        optimizer=optimizer,
+        steps=settings.steps,
+        checkpoint_every=config.checkpoint_every,
+        log_every=config.log_every,
+        validate_every=config.validate_every,
+        validate=lambda: validate(),
+        means=(),
+        stage=index,
+        steps_before=steps_before(config, index),
+        title=f"stage {index + 1}/{len(config.stages)} {settings.kind}",
+        advice="lower it, or clip_norm, in its stage",
+    )
+    if loop.done == 0:
         # Else what a stage draws for its start would depend on where the run was resumed.
         torch.manual_seed(generator_for(config.seed, index).initial_seed())
         stage.start()
@@ -162,49 +162,23 @@ def _run_stage(
     sampler = OnlineEpisodeSampler(train_set, shots=settings.shots, order=settings.order, **common)
     fewest = int(torch.bincount(val_set.targets).min())  # a user's own classes may be small
     val_sampler = OnlineEpisodeSampler(val_set, shots=min(VALIDATION_SHOTS, fewest), **common)
+    # After the loop has put the encoder where the checkpoint stood: a stage may keep its features.
     train_inputs, val_inputs = (stage.prepare(part, fabric.device) for part in data)
     validate = _validation(stage, val_inputs, val_sampler, config.validation_episodes)
-
-    learner.requires_grad_(False)
-    parameters = stage.trained()
-    for parameter in parameters:
-        parameter.requires_grad_(True)
-    optimizer = torch.optim.Adam(parameters, lr=settings.learning_rate)
-    if optimizer_state is not None:
-        optimizer.load_state_dict(optimizer_state)
     objective, optimizer = fabric.setup(stage, optimizer)
-
-    before = steps_before(config, index)
-    title = f"stage {index + 1}/{len(config.stages)} {settings.kind}"
-    with run.progress(settings.steps, title, start=start) as progress:
-        for step in range(start, settings.steps):
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(settings, step)
-            generator = generator_for(config.seed, index, step, fabric.global_rank)
-            streams = sampler.sample_streams(settings.batch_size, generator)
-            loss = objective(train_inputs(streams, generator), streams.labels, streams.feedback)
-            check_finite(loss, before + step + 1)
-            optimizer.zero_grad()
-            fabric.backward(loss)
-            if settings.clip_norm is not None:
-                nn.utils.clip_grad_norm_(parameters, settings.clip_norm)
-            optimizer.step()
-            done = step + 1
-            last = done == settings.steps
-            metrics: dict[str, float] = {}
-            if done % config.log_every == 0 or last:
-                metrics["loss"] = float(loss.detach())
-            if done % config.validate_every == 0 or last:
-                metrics |= validate()
-            progress.advance(**metrics)
-            if metrics:
-                run.log(before + done, stage=index, kind=settings.kind, **metrics)
-            if done % config.checkpoint_every == 0 and not last:
-                save_training_state(
-                    run.checkpoints, model=learner, optimizer=optimizer, step=done, stage=index
-                )
+    for step in loop:
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(settings, step)
+        generator = generator_for(config.seed, index, step, fabric.global_rank)
+        streams = sampler.sample_streams(settings.batch_size, generator)
+        loss = objective(train_inputs(streams, generator), streams.labels, streams.feedback)
+        optimizer.zero_grad()
+        fabric.backward(loss)
+        if settings.clip_norm is not None:
+            nn.utils.clip_grad_norm_(parameters, settings.clip_norm)
+        optimizer.step()
+        loop.step(loss, stage=index, kind=settings.kind)
     stage.finish()
-    save_training_state(run.checkpoints, model=learner, optimizer=None, step=0, stage=index + 1)
 
 
 def _validation(

@@ -19,6 +19,7 @@ from memory_adapt.cli.train import Train
 from memory_adapt.config import CLLSTMConfig, LaunchConfig
 from memory_adapt.experiments import table_2_1
 from memory_adapt.experiments.trained import TrainedRun
+from memory_adapt.export import learner_card
 from memory_adapt.models.registry import IMAGE_LEARNERS
 from memory_adapt.presets import PRESETS
 from priors_shared.datasets import ImageDataset
@@ -327,7 +328,7 @@ def test_export_stands_alone(run: Path, tmp_path: Path, capsys: pytest.CaptureFi
         "README.md",
     }
     card = (out / "README.md").read_text()
-    assert "(`opn`) of up to 2 classes" in card
+    assert "(opn) of up to 2 classes" in card
     assert "5 steps of 16 streams" in card
     assert card.count("\n| ") == 2 + IMAGES
     assert "2 ways, 4 streams of 5 images a class, labels 1 step(s) late" in card
@@ -342,6 +343,14 @@ def test_export_stands_alone(run: Path, tmp_path: Path, capsys: pytest.CaptureFi
     for path in out.iterdir():
         (tmp_path / "cut" / path.name).write_bytes(path.read_bytes()[:-50])
     assert "JSON" in fail(capsys, "eval", str(tmp_path / "cut"))
+
+
+def test_a_data_sets_name_writes_no_heading_or_html_into_a_card(run: Path) -> None:
+    learner = OnlineLearner.from_pretrained(run)
+    learner.trained["dataset"] = "folder:x\n# Mine <script>"
+    card = learner_card("mine", learner, None)
+    assert "\n# Mine" not in card
+    assert "<script" not in card
 
 
 def test_export_takes_the_accuracies_beside_the_run(

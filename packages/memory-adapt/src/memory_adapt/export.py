@@ -10,7 +10,9 @@ from typing import Any
 from memory_adapt.evaluation import blind_bound
 from memory_adapt.models.registry import config_to_json
 from memory_adapt.pretrained import OnlineLearner
+from priors_shared.cards import model_card
 from priors_shared.errors import UserError
+from priors_shared.reports import Cell, Table
 
 
 def read_results(path: Path) -> dict[str, Any]:
@@ -62,63 +64,63 @@ def _of_table(kept: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def model_card(name: str, learner: OnlineLearner, results: Mapping[str, Any] | None) -> str:
-    """A short README of an exported learner: what it is, how to use it, what it reaches.
+def learner_card(name: str, learner: OnlineLearner, results: Mapping[str, Any] | None) -> str:
+    """The model card of an exported learner: what it is, how to use it, what it reaches.
 
     results: of `read_results`.
     """
     config, trained = config_to_json(learner.config), learner.trained
-    stages = [
-        f"{s['steps']} steps of {s['batch_size']} streams ({s['kind']})"
-        for s in trained.get("stages", ())
-    ]
     channels, height, width = learner.image_shape
-    options = ", ".join(f"{k} {v}" for k, v in config.items() if k != "model")
-    lines = [
-        f"# {name}",
-        "",
-        f"An online learner (`{config['model']}`) of up to {learner.ways} classes: it predicts each "
-        "image of a stream and learns from labels that arrive late, without gradients.",
-        "",
-        "```python",
-        "from memory_adapt import OnlineLearner",
-        "",
-        f'learner = OnlineLearner.from_pretrained("{name}")  # this folder',
-        "state, previous = learner.reset(), None",
-        f"for image, label in stream:  # image: float ({channels}, {height}, {width}) in [0, 1]",
-        "    logits, state = learner.step(image, previous, state)",
-        "    previous = label",
-        "```",
-        "",
-        f"- Configuration: {options}.",
-        f"- Trained on: {trained.get('dataset', 'not recorded')}, labels "
-        f"{trained.get('delay', 1)} step(s) late, seed {trained.get('seed', 'not recorded')}.",
-        *([f"- Training: {'; '.join(stages)}."] if stages else []),
-        *(["- Characters must be light ink on dark (ink = 1)."] if channels == 1 else []),
-        *(_accuracies(results) if results is not None else []),
-    ]
-    return "\n".join(lines) + "\n"
+    facts = {
+        "Configuration": ", ".join(f"{k} {v}" for k, v in config.items() if k != "model"),
+        "Trained on": f"{trained.get('dataset', 'not recorded')}, labels {trained.get('delay', 1)} step(s) late, "
+        f"seed {trained.get('seed', 'not recorded')}",
+    }
+    if trained.get("stages"):
+        facts["Training"] = "; ".join(
+            f"{s['steps']} steps of {s['batch_size']} streams ({s['kind']})"
+            for s in trained["stages"]
+        )
+    if channels == 1:
+        facts["Images"] = "characters must be light ink on dark (ink = 1)"
+    return model_card(
+        name,
+        f"An online learner ({config['model']}) of up to {learner.ways} classes: it predicts each image of a stream "
+        "and learns from labels that arrive late, without gradients.",
+        examples={
+            "python": "from memory_adapt import OnlineLearner\n\n"
+            f"learner = OnlineLearner.from_pretrained({name!r})  # this folder\n"
+            "state, previous = learner.reset(), None\n"
+            f"for image, label in stream:  # image: float ({channels}, {height}, {width}) in [0, 1]\n"
+            "    logits, state = learner.step(image, previous, state)\n"
+            "    previous = label"
+        },
+        facts=facts,
+        parts=[] if results is None else [_accuracies(results)],
+    )
 
 
-def _accuracies(results: Mapping[str, Any]) -> list[str]:
+def _accuracies(results: Mapping[str, Any]) -> Table:
     accuracy, controls = results["accuracy"], results["controls"]
     bound = results.get("blind_bound")
-    lines = [
-        "",
-        f"Accuracy in percent on {results['dataset']} ({results['split']} classes), "
-        f"{results['ways']} ways, {accuracy['episodes']} streams of {results['samples']} images a "
-        f"class, labels {results['delay']} step(s) late, with 95 % intervals over streams. Shots: "
-        "earlier views of the class. Blind bound: the best accuracy without looking at an image.",
-    ]
+    caption = (
+        f"Accuracy in percent on {results['dataset']} ({results['split']} classes), {results['ways']} ways, "
+        f"{accuracy['episodes']} streams of {results['samples']} images a class, labels {results['delay']} step(s) "
+        "late, with 95 % intervals over streams. Shots: earlier views of the class. Blind bound: the best accuracy "
+        "without looking at an image."
+    )
     if controls:
         streams = next(iter(controls.values()))["episodes"]
-        lines[-1] += f" The last columns are controls ({streams} streams): this was taken away."
-    header = ["shots", "accuracy", "blind bound", *controls]
-    lines += ["", f"| {' | '.join(header)} |", "| ---: " * len(header) + "|"]
+        caption += f" The last columns are controls ({streams} streams): this was taken away."
+    rows: list[list[Cell]] = []
     for k in range(len(accuracy["mean"])):
         low, mean, high = (100 * accuracy[part][k] for part in ("low", "mean", "high"))
-        cells = [f"{k}", f"{mean:.1f} ({low:.1f} to {high:.1f})"]
-        cells += [f"{100 * bound[k]:.1f}" if bound else "-"]
-        cells += [f"{100 * control['mean'][k]:.1f}" for control in controls.values()]
-        lines.append(f"| {' | '.join(cells)} |")
-    return lines
+        rows.append(
+            [
+                k,
+                f"{mean:.1f} ({low:.1f} to {high:.1f})",
+                100 * bound[k] if bound else None,
+                *(100 * control["mean"][k] for control in controls.values()),
+            ]
+        )
+    return Table(["shots", "accuracy", "blind bound", *controls], rows, caption)

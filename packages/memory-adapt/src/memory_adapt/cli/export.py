@@ -29,7 +29,7 @@ class Export:
     def run(self) -> None:
         """Write the folder; nothing where the accuracies are of other weights."""
         from memory_adapt.evaluation import weights_hash
-        from memory_adapt.export import model_card, read_results
+        from memory_adapt.export import learner_card, read_results
         from memory_adapt.pretrained import OnlineLearner
         from priors_shared.files import check_output_folder, fresh_folder
 
@@ -46,7 +46,7 @@ class Export:
             )
         with fresh_folder(self.out):
             learner.save_pretrained(self.out)
-            card = model_card(self.out.name, learner, results)
+            card = learner_card(self.out.name, learner, results)
             (self.out / "README.md").write_text(card, encoding="utf-8")
         say(f"written  {self.out}: config.json, model.safetensors, README.md")
         if path is None:

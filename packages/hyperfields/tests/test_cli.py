@@ -205,6 +205,37 @@ def test_finetune_writes_a_model_that_knows_the_prompt(
     )
 
 
+def test_a_model_is_exported_with_its_card_and_scores(
+    model: Path, tiny_text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, scores, own = tmp_path / "mine", tmp_path / "scores.json", ["--text", tiny_text]
+    few = ["--views", "1", "--size", "8", "--samples", "4"]
+    main(["eval", str(model), *few, "--out", str(scores), *own])
+    main(["export", str(model), "-o", str(out), "--results", str(scores), *own])
+    assert {path.name for path in out.iterdir()} == {
+        "config.json",
+        "model.safetensors",
+        "README.md",
+    }
+    whole = HyperFields.from_pretrained(model, text=tiny_text)
+    again = HyperFields.from_pretrained(out, text=tiny_text)
+    assert again.trained == whole.trained
+    assert all(map(torch.equal, again.net.parameters(), whole.net.parameters()))
+    card = (out / "README.md").read_text()
+    assert f"{len(whole.prompts)} prompts: {whole.prompts[0]}" in card
+    psnr = json.loads(scores.read_text())["means"]["trained"]["psnr"]
+    assert f"| trained | {psnr:.3f} |" in card
+    assert "not empty" in refused(capsys, "export", str(model), "-o", str(out), *own)
+
+    other = ["export", str(model), "-o", str(tmp_path / "other"), "--results", str(scores), *own]
+    assert "of a whole model" in refused(capsys, *other[:2], "a blue mug", *other[2:])
+    scores.write_text(json.dumps(json.loads(scores.read_text()) | {"trained": {}}))
+    assert "trained otherwise" in refused(capsys, *other)
+    scores.write_text("{}")
+    assert "not what `hyperfields eval --out` writes" in refused(capsys, *other)
+    assert not (tmp_path / "other").exists()
+
+
 def test_teach_then_export_and_distill(
     model: Path, tiny_text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
 ) -> None:
@@ -244,7 +275,7 @@ def test_teach_then_export_and_distill(
     assert "give a prompt" in refused(capsys, "teach", "teacher_cpu", *small)
 
     assert "leave out the prompt" in refused(capsys, "export", "field", "a mug")
-    assert "give the prompt of the scene" in refused(capsys, "export", str(model))
+    assert "give the prompt of the scene" in refused(capsys, "export", str(model), "-o", "a.glb")
     assert "unknown format .stl" in refused(capsys, "export", "field", "-o", "a.stl")
     said = refused(capsys, "teach", "teacher_cpu", "a red toaster", *small, "-o", "no")
     assert "is no procedural scene" in said

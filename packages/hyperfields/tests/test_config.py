@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, fields
 
 import pytest
+import torch
 
 from hyperfields.config import (
     Config,
@@ -19,6 +20,8 @@ from hyperfields.config import (
 )
 from hyperfields.presets import DISTILL, FINETUNE, GUIDANCE, SEGMENT, TEACH
 from hyperfields.records import config_from, with_present_names
+from hyperfields.training.score_distillation import build_guidance
+from priors_shared.errors import UserError
 
 CONFIGS = (
     FieldConfig,
@@ -65,6 +68,34 @@ def test_choices_that_there_are_not_and_options_without_effect_are_refused() -> 
         DistillConfig(model=ModelConfig(field=featured))
 
 
+@pytest.mark.parametrize(
+    ("guidance", "option"),
+    [
+        ("empirical", {"scale": 7.5}),
+        ("empirical", {"guidance_text": "bert"}),
+        ("procedural-unet", {"views": 8}),
+        ("stable-diffusion", {"views": 8}),
+    ],
+)
+@pytest.mark.parametrize("kind", [TeachConfig, FinetuneConfig])
+def test_what_a_guidance_does_not_read_is_refused_by_name(
+    kind: type[Config], guidance: str, option: dict[str, object]
+) -> None:
+    (name,) = option
+    with pytest.raises(
+        ValueError, match=f"^{name} .* has no effect with guidance {guidance}: leave"
+    ):
+        kind(guidance=guidance, **option)  # type: ignore[call-arg]
+
+
+def test_a_pipeline_takes_no_text_encoder() -> None:
+    config = TeachConfig(guidance="stable-diffusion", guidance_text="bert")
+    with pytest.raises(
+        UserError, match=r"^guidance_text bert: the pipeline stable-diffusion brings"
+    ):
+        build_guidance(config, ["a mug"], torch.device("cpu"))
+
+
 def test_every_preset_comes_back_from_its_json() -> None:
     for presets in (DISTILL, SEGMENT, TEACH, FINETUNE, GUIDANCE):
         for preset in presets.values():
@@ -85,7 +116,7 @@ def test_records_of_other_types_are_refused() -> None:
         ({"width": "9"}, "width is a str"),
         ({"width": True}, "width is a bool"),
         ({"widths": 3}, "unknown key 'widths'"),
-        ({"width": 10**9}, "width must be at least 1, at most"),
+        ({"width": 10**9}, "width must be in 1 .. 16384"),
         ({"blob_height": float("nan")}, "finite"),
     ):
         with pytest.raises(ValueError, match=message):

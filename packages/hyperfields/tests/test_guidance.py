@@ -350,7 +350,7 @@ def test_vsd_begins_without_an_update_and_its_lora_learns(pipeline: str) -> None
 
 
 def test_teaching_by_vsd_resumes_with_its_lora(pipeline: str, tmp_path: Path) -> None:
-    config = teach_config(guidance=pipeline, method="vsd", scale=2.0)
+    config = teach_config(guidance=pipeline, method="vsd", scale=2.0, views=64)
     run_teach(tmp_path / "straight", config)
     half = replace(config, steps=4)
     with pytest.MonkeyPatch.context() as patch:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -10,6 +10,7 @@ from tyro.conf import Suppress
 
 from hyperfields.records import Config
 from priors_shared.launching import LaunchConfig as LaunchConfig
+from priors_shared.ranges import require
 
 SHIPPED = Path(__file__).parent / "weights"
 """Folder of the weights that the package brings along."""
@@ -56,12 +57,12 @@ class FieldConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._require(2, "layers", high=256)
-        self._require(2, "finest", high=2**16)
-        self._require(1, "width", "level_features", high=2**14)
-        self._require(1, "levels", "coarsest", high=2**10)
-        self._require(1, "log2_rows", high=28)
-        self._require(0, "features", "frequencies", high=2**10)
+        require(self, 2, "layers", most=256)
+        require(self, 2, "finest", most=2**16)
+        require(self, 1, "width", "level_features", most=2**14)
+        require(self, 1, "levels", "coarsest", most=2**10)
+        require(self, 1, "log2_rows", most=28)
+        require(self, 0, "features", "frequencies", most=2**10)
         if self.finest < self.coarsest:
             raise ValueError(
                 f"finest ({self.finest}) must not be less than coarsest ({self.coarsest})"
@@ -94,8 +95,8 @@ class ModelConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._require(1, "blocks", "heads", high=2**10)
-        self._require(1, "head_dim", "hidden", high=2**14)
+        require(self, 1, "blocks", "heads", most=2**10)
+        require(self, 1, "head_dim", "hidden", most=2**14)
         if self.conditioning != "dynamic" and not self.stop_gradient:
             raise ValueError("stop_gradient is a matter of dynamic conditioning alone")
         if self.conditioning == "grid" and self.weights != "direct":
@@ -139,13 +140,11 @@ class FitConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._require(1, "views", "prompts_per_step", "rays", "samples", "steps")
-        self._require(1, "checkpoint_every", "log_every")
-        self._require(4, "image_size", high=2**13)
-        self._require(0, "warmup_steps", "seed")
-        for name in ("object_fraction", "min_lr_ratio"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must be from 0 to 1, got {getattr(self, name)}")
+        require(self, 1, "views", "prompts_per_step", "rays", "samples", "steps")
+        require(self, 1, "checkpoint_every", "log_every")
+        require(self, 4, "image_size", most=2**13)
+        require(self, 0, "warmup_steps", "seed")
+        require(self, 0, "object_fraction", "min_lr_ratio", most=1)
         if self.model.field.features:
             raise ValueError("features: what a field has beside colours, segmentation alone sets")
 
@@ -177,7 +176,7 @@ class SegmentConfig(FitConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._require(1, "scenes", "input_views")
+        require(self, 1, "scenes", "input_views")
         if self.input_views >= self.views:
             raise ValueError(
                 f"input_views must be below views, got {self.input_views} of {self.views}"
@@ -201,7 +200,7 @@ class ScoreConfig(Config):
     guidance_text: str | None = None
     """text encoder, where the guidance is a run folder trained with one of your own: a Hugging Face id or a folder"""
     scale: float = 100.0
-    """strength of classifier-free guidance; for vsd 7.5 is usual"""
+    """strength of classifier-free guidance, of a diffusion model alone; for vsd 7.5 is usual"""
     view_words: bool = True
     """add "front view", "side view", ... to the prompt"""
     image_size: int = 64
@@ -211,7 +210,7 @@ class ScoreConfig(Config):
     batch_size: int = 1
     """renders per step"""
     views: int = 64
-    """renders that the empirical guidance holds"""
+    """renders that the empirical guidance holds; it alone"""
     steps: int = 10000
     """steps of the optimiser"""
     learning_rate: float = 1e-4
@@ -227,14 +226,27 @@ class ScoreConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._require(1, "samples", "batch_size", "views", "steps")
-        self._require(1, "checkpoint_every", "log_every")
-        self._require(4, "image_size", high=2**13)
-        self._require(0, "seed")
-        if self.method == "vsd" and self.guidance == "empirical":
-            raise ValueError(
-                "method vsd needs a diffusion model: choose another guidance than empirical"
-            )
+        require(self, 1, "samples", "batch_size", "views", "steps")
+        require(self, 1, "checkpoint_every", "log_every")
+        require(self, 4, "image_size", most=2**13)
+        require(self, 0, "seed")
+        if self.guidance == "empirical":
+            if self.method == "vsd":
+                raise ValueError(
+                    "method vsd needs a diffusion model: choose another guidance than empirical"
+                )
+            self._no_effect("scale", "guidance_text")
+        else:
+            self._no_effect("views")
+
+    def _no_effect(self, *names: str) -> None:
+        for spec in fields(self):
+            value = getattr(self, spec.name)
+            if spec.name in names and value != spec.default:
+                leave = "out" if spec.default is None else f"at {spec.default}"
+                raise ValueError(
+                    f"{spec.name} {value} has no effect with guidance {self.guidance}: leave it {leave}"
+                )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -275,7 +287,7 @@ class UNetConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._require(1, "layers", high=64)
+        require(self, 1, "layers", most=64)
         if self.image_size < 8 or self.image_size % 4:
             raise ValueError(
                 f"image_size must be a multiple of 4 and at least 8, got {self.image_size}"
@@ -311,7 +323,7 @@ class GuidanceConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._require(1, "views", "batch_size", "steps", "checkpoint_every", "log_every")
-        self._require(0, "seed")
+        require(self, 1, "views", "batch_size", "steps", "checkpoint_every", "log_every")
+        require(self, 0, "seed")
         if not 0 < self.ema < 1:
             raise ValueError(f"ema must be in (0, 1), got {self.ema}")

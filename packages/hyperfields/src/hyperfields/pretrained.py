@@ -129,6 +129,12 @@ class HyperFields:
         save_model(folder, self.net, self.text.dim, self.trained, half=half)
 
 
+def is_field(name: str | Path) -> bool:
+    """Whether it names a trained NeRF, one scene."""
+    source = find_weights(name, shipped=SHIPPED, command=TRAIN_COMMAND)
+    return checkpoint_kind(Path(source)) == FIELD_KIND
+
+
 def load_field(name: str | Path, prompt: str | None = None, *, text: str | None = None) -> Field:
     """One scene: of a model, the prompt's; else the trained NeRF of that name.
 
@@ -140,9 +146,8 @@ def load_field(name: str | Path, prompt: str | None = None, *, text: str | None 
     Raises:
         UserError: as `HyperFields.from_pretrained`; a model without a prompt, a NeRF with one.
     """
-    source = find_weights(name, shipped=SHIPPED, command=TRAIN_COMMAND)
-    if checkpoint_kind(Path(source)) == FIELD_KIND:
-        field = Field.load(source)
+    if is_field(name):
+        field = Field.load(find_weights(name, shipped=SHIPPED, command=TRAIN_COMMAND))
         if prompt is not None:
             raise UserError(f"{name} is one scene, {field.prompt!r}: leave out the prompt")
         return field

@@ -34,13 +34,6 @@ class Config:
             if spec.name.endswith("learning_rate") and value <= 0:
                 raise ValueError(f"{spec.name} must be above 0, got {value}")
 
-    def _require(self, low: int, *names: str, high: int = 2**31) -> None:
-        for name in names:
-            value = getattr(self, name)
-            if not low <= value <= high:
-                most = f", at most {high:,}" if value > high else ""
-                raise ValueError(f"{name} must be at least {low}{most}, got {value}")
-
 
 def config_from(cls: type[_Config], record: object) -> _Config:
     """A configuration from the JSON of a checkpoint, of earlier versions too.

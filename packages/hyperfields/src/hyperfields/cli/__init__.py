@@ -19,7 +19,7 @@ PROGRAM = Program(
         "finetune": "hyperfields.cli.teach:Finetune",
         "train-guidance": "hyperfields.cli.train:TrainGuidance",
         "train-segmentation": "hyperfields.cli.train:TrainSegmentation",
-        "export": "hyperfields.cli.generate:Export",
+        "export": "hyperfields.cli.export:Export",
         "eval": "hyperfields.cli.eval:Eval",
         "segment": "hyperfields.cli.segment:Segment",
         "view": "hyperfields.cli.view:View",

@@ -1,4 +1,4 @@
-"""`hyperfields generate` and `hyperfields export`: scenes to files."""
+"""`hyperfields generate`: prompts to files."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from hyperfields.cli.options import Model, Prompts, Text
-from hyperfields.cli.scenes import IMAGES, SUFFIXES, VIDEOS, Sizes, load_model, read_prompts
+from hyperfields.cli.options import Prompts, Text
+from hyperfields.cli.scenes import IMAGES, VIDEOS, Sizes, check_suffix, load_model, read_prompts
 from hyperfields.conditioning.vocabulary import file_name_of
 from hyperfields.config import SHIPPED_MODEL
 from priors_shared.cli import Device
 from priors_shared.errors import UserError
-from priors_shared.options import described, note, say
+from priors_shared.options import described, note
 
 if TYPE_CHECKING:
     from hyperfields.fields.field import Field
@@ -80,41 +80,3 @@ class Generate(Sizes):
             taken.add(name)
             self.write(field, self.out / f"{name}.{self.format}")
         self.write_sheet(fields, [f.prompt for f in fields], self.out / "contact_sheet.png")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Export(Sizes):
-    """Write one scene: a NeRF that needs no hypernetwork any more, a mesh, an image or a video."""
-
-    model: Model
-    prompt: Annotated[Positional[str | None], arg(metavar="[PROMPT]")] = None
-    """which scene of a model"""
-    text: Text = None
-    out: Annotated[Path, arg(metavar="PATH", aliases=["-o"])] = Path("field")
-    """folder for a NeRF with weights of its own; or a mesh (.glb, .ply, .obj), image (.png) or video (.mp4, .gif)"""
-
-    def run(self) -> None:
-        """Write the scene."""
-        if self.out.suffix:
-            check_suffix(self.out)
-        from hyperfields.pretrained import load_field
-
-        field = load_field(self.model, self.prompt, text=self.text)
-        if self.out.suffix:
-            self.write(field, self.out)
-            return
-        field.save(self.out)
-        count = sum(p.numel() for p in [*field.weights, *field.biases])
-        grid = sum(p.numel() for p in field.encoding.parameters())
-        say(
-            f"field     {self.out}: {count:,} weights of its own, {grid:,} of the position encoding"
-        )
-
-
-def check_suffix(out: Path) -> None:
-    """Refuse a file that is none of what can be written."""
-    if out.suffix.lower() not in SUFFIXES:
-        given = out.suffix or "of a file without suffix"
-        raise UserError(
-            f"out {out}: unknown format {given}: use one of {', '.join(SUFFIXES)}, or a folder"
-        )

@@ -64,6 +64,15 @@ class Sizes:
         say(f"video     {written}")
 
 
+def check_suffix(out: Path) -> None:
+    """Refuse a file that is none of what can be written."""
+    if out.suffix.lower() not in SUFFIXES:
+        given = out.suffix or "of a file without suffix"
+        raise UserError(
+            f"out {out}: unknown format {given}: use one of {', '.join(SUFFIXES)}, or a folder"
+        )
+
+
 def require(rule: str, low: float | int, high: float | int, **values: float | int) -> None:
     """Refuse options out of range, by name."""
     for name, value in values.items():

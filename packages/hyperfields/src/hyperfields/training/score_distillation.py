@@ -28,6 +28,7 @@ from hyperfields.hypernetwork.network import PromptField
 from hyperfields.training.distillation import CAMERAS, INITIAL_WEIGHTS
 from priors_shared.devices import launch_one
 from priors_shared.episodes import generator_for
+from priors_shared.errors import UserError
 from priors_shared.runs import Run
 from priors_shared.training import TrainingLoop
 
@@ -163,6 +164,11 @@ def build_guidance(config: ScoreConfig, prompts: Sequence[str], device: torch.de
         if is_procedural(config.guidance):
             return load_procedural(
                 config.guidance, scale=config.scale, device=device, text=config.guidance_text
+            )
+        if config.guidance_text is not None:
+            raise UserError(
+                f"guidance_text {config.guidance_text}: the pipeline {config.guidance} brings a text encoder along: "
+                "leave it out"
             )
         return load_guidance(config.guidance, scale=config.scale, device=device)
     generator = generator_for(config.seed, CAMERAS)

@@ -17,7 +17,6 @@ from hypernet_maml.experiments.evidence import (
     Claim,
     Evidence,
     evidence_section,
-    verdict,
 )
 from hypernet_maml.models.networks import build_network
 from hypernet_maml.presets import DOMAIN, META, TRAIN
@@ -77,8 +76,8 @@ def test_a_table_holds_each_arms_mean_a_paired_test_and_parameter_counts(tmp_pat
     over_plain, over_shared = result["comparisons"]
     assert over_plain["better"] == ["HyperWRN-16-1 unshared"]
     assert over_plain["difference"]["mean"] == pytest.approx(1.9)
-    assert over_plain["verdict"] == "confirmed at this scale"
-    assert over_shared["verdict"] == "contradicted at this scale"
+    assert over_plain["difference"]["low"] > 0
+    assert over_shared["difference"]["high"] < 0
     counts = {row["model"]: row["trained (M)"] for row in result["rows"]}
     assert counts["WRN-16-1"] < counts["HyperWRN-16-1 shared"] < counts["HyperWRN-16-1 unshared"]
     assert {row["exported (M)"] for row in result["rows"]} == {counts["WRN-16-1"]}
@@ -98,7 +97,9 @@ def test_the_report_shows_what_the_table_shows(tmp_path: Path) -> None:
     ours = {row[0]: row[list(table.columns).index("CIFAR-10 (%)")] for row in table.rows}
     assert ours["WRN-16-1"] == Measured.over_seeds([60.0] * 3)
     assert ours["WRN-28-4"] is None
-    assert [verdict.holds for verdict in section.verdicts()] == [True, None]
+    assert (
+        sum("(paired t, 3 seeds)" in part for part in section.parts if isinstance(part, str)) == 2
+    )
 
 
 def test_the_gain_of_averaging_is_compared_with_the_gain_of_averaging(tmp_path: Path) -> None:
@@ -117,14 +118,6 @@ def test_one_seed_more_in_one_arm_is_left_out_of_the_pairs() -> None:
     assert found["seeds"] == [0, 1]
     assert found["difference"]["mean"] == pytest.approx(0.75)
     assert Evidence(measured, {}, {}).rows()[0]["x"].mean == pytest.approx(31.0)
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "said"),
-    [(0.1, 1.0, "confirmed"), (-0.1, 1.0, "not confirmed"), (-1.0, -0.1, "contradicted")],
-)
-def test_a_verdict_is_what_the_interval_allows(low: float, high: float, said: str) -> None:
-    assert verdict(low, high).startswith(said)
 
 
 def test_figures_follow_the_runs_with_and_without_a_bias(tmp_path: Path) -> None:

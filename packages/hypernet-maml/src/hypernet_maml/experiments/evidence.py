@@ -1,4 +1,4 @@
-"""What the experiments share: tables beside the thesis', a verdict per claim, pictures."""
+"""What the experiments share: tables beside the thesis', differences of arms, pictures. Verdicts are the ledger's."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ from priors_shared.reports import (
     Figure,
     Measured,
     Section,
-    Verdict,
     comparison_table,
     line_figure,
     read_result,
 )
 from priors_shared.statistics import compare_paired
 
+_LEAD = (
+    "What is claimed, and the difference that bears on it; the ledger of claims has the verdicts:"
+)
 PerSeed = dict[int, float]
 SeedCurves = dict[int, list[tuple[int, float]]]
 """Points of a curve, by seed."""
@@ -74,7 +76,7 @@ class Evidence:
         ]
 
     def comparisons(self, claims: Sequence[Claim]) -> list[dict[str, Any]]:
-        """Every claim in every column with two seeds or more, paired by seed, with its verdict."""
+        """Every claim in every column with two seeds or more, paired by seed."""
         tested = []
         columns = dict.fromkeys(c for row in self.measured.values() for c in row)
         for claim in claims:
@@ -84,15 +86,7 @@ class Evidence:
                 if len(pairs) < 2:
                     continue
                 found = compare_paired([better[s] for s in pairs], [worse[s] for s in pairs])
-                tested.append(
-                    {
-                        **asdict(claim),
-                        "column": column,
-                        "seeds": pairs,
-                        **asdict(found),
-                        "verdict": verdict(found.difference.low, found.difference.high),
-                    }
-                )
+                tested.append({**asdict(claim), "column": column, "seeds": pairs, **asdict(found)})
         return tested
 
     def _gain(self, rows: tuple[str, ...], column: str) -> PerSeed:
@@ -155,18 +149,6 @@ class MovementBars:
         movement_figure(means, title=title).savefig(path, dpi=150)
 
 
-CONFIRMED, CONTRADICTED = "confirmed at this scale", "contradicted at this scale"
-UNCLEAR = "not confirmed: no clear difference"
-_HOLDS = {CONFIRMED: True, CONTRADICTED: False}
-
-
-def verdict(low: float, high: float) -> str:
-    """What the 95 % interval of a difference says of the claim that it is positive."""
-    if low > 0:
-        return CONFIRMED
-    return CONTRADICTED if high < 0 else UNCLEAR
-
-
 class Compared(Experiment):
     """An experiment whose arms are compared, seed by seed."""
 
@@ -205,11 +187,8 @@ class Compared(Experiment):
         )
         caption = f"{title}. Mean and standard deviation over seeds. {note}"
         table = comparison_table(rows, evidence.thesis, caption=caption, digits=2)
-        lines = [
-            f"- **{c['verdict']}** ({c['column']}): {c['text']}: {_difference(c)}"
-            for c in comparisons
-        ]
-        text = table.to_markdown() + ("\n" + "\n".join(lines) + "\n" if lines else "")
+        lines = [f"- {_difference(c)}" for c in comparisons]
+        text = table.to_markdown() + ("\n".join(["", _LEAD, "", *lines, ""]) if lines else "")
         write_atomically(self.path(lab, suffix="md"), text)
         if picture is not None:
             picture.save(self.path(lab), title=title.split(":")[0])
@@ -227,10 +206,8 @@ def evidence_section(path: Path) -> Section:
     parts: list[Any] = [
         said,
         comparison_table(rows, result["thesis"] or {}, digits=2),
-        *(
-            Verdict(_HOLDS.get(c["verdict"]), f"{c['text']} ({c['column']}): {_difference(c)}")
-            for c in result["comparisons"]
-        ),
+        *([_LEAD] if result["comparisons"] else []),
+        *map(_difference, result["comparisons"]),
     ]
     picture = path.with_suffix(".png")
     if picture.is_file():
@@ -240,8 +217,8 @@ def evidence_section(path: Path) -> Section:
 
 
 def _difference(comparison: Mapping[str, Any]) -> str:
-    found = comparison["difference"]
+    found, seeds = comparison["difference"], len(comparison["seeds"])
     return (
-        f"difference {found['mean']:+.2f} [{found['low']:+.2f}, {found['high']:+.2f}], "
-        f"p = {comparison['p_t']:.2g} (paired t, {len(comparison['seeds'])} seeds)"
+        f"{comparison['text']} ({comparison['column']}): difference {found['mean']:+.2f} "
+        f"[{found['low']:+.2f}, {found['high']:+.2f}], p = {comparison['p_t']:.2g} (paired t, {seeds} seeds)"
     )

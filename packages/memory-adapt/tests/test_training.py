@@ -38,6 +38,7 @@ from memory_adapt.training.online import (
 from memory_adapt.training.staged import (
     ReadoutStage,
     TrainedLearner,
+    bind_init,
     encoder_parameters,
     image_features,
     start_encoder,
@@ -217,6 +218,37 @@ def test_finishing_the_readout_folds_the_standardisation_exactly(name: str) -> N
     torch.testing.assert_close(
         readout.predict(features, feedback), standardised, rtol=1e-12, atol=1e-12
     )
+
+
+@pytest.mark.parametrize(
+    ("ways", "features", "hidden"),
+    [(5, 8, 88), (5, 8, 400), (5, 8, 87), (6, 32, 400), (5, 64, 400), (3, 32, 30), (5, 512, 400)],
+)
+def test_a_readout_begins_as_a_prototype_memory_whatever_its_size(
+    ways: int, features: int, hidden: int
+) -> None:
+    """Before its first step: right far more often than by chance once a label came, wherever there is room."""
+    torch.manual_seed(0)
+    lstm, classifier = torch.nn.LSTM(features + ways, hidden), torch.nn.Linear(hidden, ways)
+    bind_init(lstm, classifier, features, ways)
+    labels = torch.randint(ways, (8 * ways, 200))
+    centres = torch.randn(200, ways, features)
+    x = centres[torch.arange(200), labels] + 0.3 * torch.randn(*labels.shape, features)
+    shown = torch.cat([torch.zeros(1, 200, ways), torch.nn.functional.one_hot(labels, ways)[:-1]])
+    with torch.no_grad():
+        logits = classifier(lstm(torch.cat([x, shown], -1))[0])
+    late = (logits.argmax(-1) == labels)[4 * ways :].double().mean()
+    assert late > 0.5, late
+
+
+def test_a_readout_without_room_is_refused_before_anything_is_trained() -> None:
+    config = presets.glyphs_5way_cpu("lstm")
+    with pytest.raises(ValueError, match="hidden must be at least 11, got 10"):
+        replace(config, model=replace(config.model, hidden=10))
+    with pytest.raises(ValueError, match="hidden must be at least 11 for 5 ways, got 10"):
+        bind_init(torch.nn.LSTM(12, 10), torch.nn.Linear(10, 5), 7, 5)
+    replace(config, model=replace(config.model, hidden=11))
+    replace(config, model=replace(config.model, hidden=10), stages=(stage("episodes", 1),))
 
 
 def test_readout_draws_jittered_copies_of_training_images_only(folder: Path) -> None:

@@ -263,6 +263,10 @@ class TrainConfig:
         require(self, 0, "seed", most=2**63 - 1)
         if not self.stages:
             raise ValueError("stages: a training needs one or more")
+        binds = isinstance(self.model, CLLSTMConfig | LSTMConfig)
+        if binds and any(stage.kind == "readout" for stage in self.stages):
+            # It begins as a memory of one prototype a slot, twice, behind a buffer.
+            require(self.model, 2 * self.model.ways + 1, "hidden")
         shortest = self.model.ways * min(stage.shots for stage in self.stages)
         if self.delay >= shortest:
             raise ValueError(

@@ -263,22 +263,26 @@ def feature_input(model: OnlineClassifier) -> tuple[Tensor, Tensor] | None:
 def bind_init(lstm: nn.LSTM, classifier: nn.Linear, features: int, ways: int) -> None:
     """Initialise an LSTM and its classifier as an online prototype memory. Not in the thesis.
 
-    An LSTM with fewer than features (2 ways + 1) units has no room for it and is left as it is.
+    For standardised features x and one-hot labels y (zeros: null) as inputs, in this order, and
+    z = x, or where an LSTM has fewer than features (2 ways + 1) units, z = P x with as many random
+    orthonormal rows P as there is room for:
 
-    For standardised features x and one-hot labels y (zeros: null) as inputs, in this order:
-
-    - `features` units buffer the last image: input and output gates open, forget gate shut.
-    - For each label slot k, two copies of `features` units keep a decaying mean of the images with
+    - A buffer of z's size keeps the last image: input and output gates open, forget gate shut.
+    - For each label slot k, two copies of as many units keep a decaying mean of the images with
       label k: input and forget gates listen to y_k, the candidate reads the buffer.
-    - Their output gates are sigmoid(+2 x) in one copy and sigmoid(-2 x) in the other; the classifier
-      takes the difference, so that logit k is about x . prototype_k.
+    - Their output gates are sigmoid(+2 z) in one copy and sigmoid(-2 z) in the other; the classifier
+      takes the difference, so that logit k is about z . prototype_k.
 
     Everything stays trainable, all other weights start as small noise, and spare units are free.
     Without it, binding images to labels is found only after a long plateau at chance.
+
+    Raises:
+        ValueError: not even one number of z has room.
     """
-    size = lstm.hidden_size
-    if size < features * (2 * ways + 1):
-        return
+    size, copies = lstm.hidden_size, 2 * ways + 1
+    kept = min(features, size // copies)
+    if kept < 1:
+        raise ValueError(f"hidden must be at least {copies} for {ways} ways, got {size}")
     shut, open_ = -7.0, 4.0
     with torch.no_grad():
         named = dict(lstm.named_parameters())
@@ -290,17 +294,21 @@ def bind_init(lstm: nn.LSTM, classifier: nn.Linear, features: int, ways: int) ->
         in_gate, forget_gate, candidate, out_gate = (
             slice(n * size, (n + 1) * size) for n in range(4)
         )
-        feature = torch.arange(features)
-        buffer = feature
+        reads = weight_x.new_empty(kept, features)
+        reads = nn.init.eye_(reads) if kept == features else nn.init.orthogonal_(reads)
+        row, column = reads.nonzero(as_tuple=True)
+        axis = torch.arange(kept)
+        buffer = axis
         bias[in_gate][buffer], bias[forget_gate][buffer] = open_, -open_
         bias[out_gate][buffer] = open_
-        weight_x[candidate][buffer, feature] = 0.5  # where tanh is nearly linear
+        weight_x[candidate][row, column] = 0.5 * reads[row, column]  # where tanh is nearly linear
         for label in range(ways):
             for copy, sign in enumerate((1.0, -1.0)):
-                unit = features * (1 + 2 * label + copy) + feature
+                first = kept * (1 + 2 * label + copy)
+                unit = first + axis
                 # Label absent: keep. Label present: both gates at 1/2, a mean over recent images.
                 bias[in_gate][unit], weight_x[in_gate][unit, features + label] = shut, -shut
                 bias[forget_gate][unit], weight_x[forget_gate][unit, features + label] = -shut, shut
                 weight_h[candidate][unit, buffer] = 2.0
-                weight_x[out_gate][unit, feature] = 2.0 * sign
+                weight_x[out_gate][first + row, column] = 2.0 * sign * reads[row, column]
                 classifier.weight[label, unit] = 2.0 * sign

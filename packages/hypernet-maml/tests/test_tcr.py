@@ -13,6 +13,9 @@ import torch
 pytest.importorskip("tidytcells", reason="extra tcr")
 pytest.importorskip("crepes", reason="extra tcr")
 
+from hypernet_maml.claims import BOOK
+from hypernet_maml.experiments import tcr_few_shot
+from hypernet_maml.tcr.baselines import BASELINES, TCRDIST
 from hypernet_maml.tcr.cli import PROGRAM
 from hypernet_maml.tcr.config import ModelConfig, TrainConfig
 from hypernet_maml.tcr.datasets import Binders
@@ -32,6 +35,8 @@ from hypernet_maml.tcr.repertoire import failures_file, read_labelled, score_tab
 from hypernet_maml.tcr.tables import read_receptors
 from hypernet_maml.tcr.training import train
 from priors_shared.errors import UserError
+from priors_shared.experiments import Lab, Runner
+from priors_shared.reports import read_result
 from priors_shared.runs import Run, read_metrics
 
 AMINO = "ADEGHKLNPQRSTVY"
@@ -435,3 +440,52 @@ def test_an_output_that_is_the_input_is_refused(tmp_path):
     _table(tmp_path / "r.tsv", some(3))
     with pytest.raises(UserError, match="give another file"):
         score_table(model, tmp_path / "r.tsv", tmp_path / "r.tsv", confidence=0.9)
+
+
+# --- the experiment ---
+
+
+def data_root(folder: Path, binders: Binders) -> Path:
+    """A folder of datasets with these receptors as IEDB's."""
+    path = folder / "tcr" / "iedb_paired_human_mhci.tsv.gz"
+    path.parent.mkdir(parents=True)
+    lines = ["Peptide\tCDR3a_extended\tVa\tJa\tCDR3b_extended\tVb\tJb\tjust_10X"]
+    for one, epitope in zip(binders.receptors, binders.epitopes, strict=True):
+        chains = [part for c in (one.alpha, one.beta) for part in (c.cdr3, c.v, c.j)]
+        lines.append("\t".join([epitope, *chains, "False"]))
+    path.write_bytes(gzip.compress(("\n".join(lines) + "\n").encode()))
+    return folder
+
+
+def few_shot(root: Path | None = None) -> tcr_few_shot.TcrFewShot:
+    return replace(
+        tcr_few_shot.experiment(),
+        config=TrainConfig(folds=2, steps=2, batch_size=2, positives=4, negatives=8),
+        seeds=(0, 1),
+        shots=(2,),
+        min_binders=8,
+        data_root=root,
+    )
+
+
+def test_the_experiments_trainings_are_planned_without_data(tmp_path: Path) -> None:
+    names = list(Runner(lambda preset: few_shot()).trainings(preset="cpu", runs=tmp_path))
+    assert len(names) == len(set(names)) == 2 + 2 * 2 * 3
+    assert names[0] == "tcr/hypernetwork-epitopes-permuted-0-0"
+    few_shot().run(Lab(out=tmp_path / "out", runs=tmp_path, quick=True))
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_experiment_ranks_all_arms_and_baselines(tmp_path: Path) -> None:
+    pytest.importorskip("sceptr", reason="extra sceptr")
+    lab = Lab(out=tmp_path / "out", runs=tmp_path / "runs")
+    few_shot(data_root(tmp_path, collection())).run(lab)
+    result = read_result(tmp_path / "out" / "tcr-few-shot-cpu.json")
+    arms = {row["arm"] for row in result["rows"]}
+    assert arms == {*tcr_few_shot.ARMS, tcr_few_shot.CONTROL, *BASELINES, *TCRDIST}
+    for claim in BOOK.claims:
+        if claim.experiment == "tcr-few-shot":
+            stored = {arm: {"5": by["2"]} for arm, by in result["epitopes"].items()}
+            assert claim.judged({**result, "epitopes": stored}).pairs == 12
+    assert (tmp_path / "out" / "tcr-few-shot-cpu.png").is_file()
+    assert len(tcr_few_shot.section(tmp_path / "out" / "tcr-few-shot-cpu.json").parts) == 3

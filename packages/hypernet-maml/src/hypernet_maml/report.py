@@ -206,8 +206,10 @@ def _live_section(report_dir: Path, progress: type[Any]) -> Section:
 
 def _stored_sections(folder: Path) -> Sequence[Section]:
     """The long CPU runs' results, where the repository (or --full) holds them."""
-    from hypernet_maml.experiments import EXPERIMENTS
+    from hypernet_maml.experiments import EXPERIMENTS, tcr_few_shot
     from hypernet_maml.experiments.evidence import evidence_section
 
-    paths = (folder / f"{name}-cpu.json" for name in EXPERIMENTS)
-    return [evidence_section(path) for path in paths if path.is_file()]
+    sections = dict.fromkeys(EXPERIMENTS, evidence_section)
+    sections["tcr-few-shot"] = tcr_few_shot.section
+    paths = {name: folder / f"{name}-cpu.json" for name in EXPERIMENTS}
+    return [sections[name](path) for name, path in paths.items() if path.is_file()]

@@ -120,7 +120,7 @@ class Experiment(ABC):
         *,
         config: Mapping[str, Any],
         seeds: Sequence[int],
-        data: str,
+        data: str | Mapping[str, Any],
         thesis: Mapping[str, Any] | None = None,
         path: Path | None = None,
         **extra: Any,

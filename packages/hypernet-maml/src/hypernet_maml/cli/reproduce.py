@@ -24,6 +24,7 @@ class Reproduce(cli.Reproduce):
     names: ClassVar = (
         *(f"table-3.{i}" for i in range(1, 9)),
         *(f"figure-3.{i}" for i in range(3, 7)),
+        "tcr-few-shot",
         "small-claims",
     )
 

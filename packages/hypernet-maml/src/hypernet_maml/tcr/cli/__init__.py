@@ -17,14 +17,13 @@ PROGRAM = Program(
         "eval": "hypernet_maml.tcr.cli.eval:Eval",
         "train": "hypernet_maml.tcr.cli.train:Train",
         "presets": "hypernet_maml.tcr.cli.train:Presets",
-        "reproduce": "hypernet_maml.tcr.cli.reproduce:Reproduce",
     },
 )
 
 
 @dataclass(frozen=True)
 class Tcr:
-    """T-cell receptors: fit, score, eval, train, presets, reproduce."""
+    """T-cell receptors: fit, score, eval, train, presets."""
 
     args: tuple[str, ...]
 

@@ -8,12 +8,17 @@ import numpy as np
 import pytest
 from rdkit import Chem
 
-import molfeat_diffusion.experiments.table_5_1 as experiment
 from molfeat_diffusion.config import LanguageConfig, ModelConfig
-from molfeat_diffusion.experiments.table_5_1 import (
-    ROWS,
+from molfeat_diffusion.data.splits import scaffold_of, scaffold_split
+from molfeat_diffusion.experiments.molecule_tasks import (
+    MIDI_BLOCKS,
     Study,
     Task,
+    labelled_molecules,
+)
+from molfeat_diffusion.experiments.table_5_1 import (
+    ROWS,
+    Table51,
     choose_settings,
     evaluate_split,
 )
@@ -21,6 +26,7 @@ from molfeat_diffusion.featurizers.smiles import build_tokenizer
 from molfeat_diffusion.models.diffusion import MiDi
 from molfeat_diffusion.pretrained import save_model
 from molfeat_diffusion.training.language import build_network
+from priors_shared.experiments import Lab
 
 RINGS = ("c1ccccc1", "C1CCCCC1", "c1ccncc1", "c1ccsc1", "C1CCNCC1", "c1ccoc1", "C1CCOC1")
 TAILS = ("C", "CC", "OC", "NC", "FC", "OCC")
@@ -44,7 +50,7 @@ def task(seed: int = 0) -> Task:
     labels = np.array([int("O" in s or "N" in s) for s in SMILES])
     features["midi/1/5"] = rng.normal(size=(n, 6))
     features["midi/2/5"] = labels[:, None] + 0.3 * rng.normal(size=(n, 6))  # the one that knows
-    scaffolds = [experiment.scaffold_of(s) for s in SMILES]
+    scaffolds = [scaffold_of(s) for s in SMILES]
     return Task(name="t", smiles=SMILES, labels=labels, scaffolds=scaffolds, features=features)
 
 
@@ -64,7 +70,7 @@ def test_setting_is_chosen_on_labelled_molecules_alone() -> None:
     train = np.arange(0, 42, 2)
     chosen = choose_settings(one, train)
     assert chosen["midi"] == "midi/2/5"
-    assert set(chosen) == set(experiment.MIDI_BLOCKS)
+    assert set(chosen) == set(MIDI_BLOCKS)
     test = np.setdiff1d(np.arange(42), train)
     other = task()
     for block in (name for name in other.features if "/" in name):
@@ -78,9 +84,7 @@ def test_test_labels_change_no_score() -> None:
     rows = {
         name: ROWS[name] for name in ("SMILES model", "SMILES model + MiDi", "ECFP4, random forest")
     }
-    split = experiment.scaffold_split(
-        one.scaffolds, train=15, test_share=0.3, seed=0, labels=one.labels
-    )
+    split = scaffold_split(one.scaffolds, train=15, test_share=0.3, seed=0, labels=one.labels)
     other.labels[split.test] = 1 - other.labels[split.test]
     first = evaluate_split(one, STUDY, rows, 15, 0)
     second = evaluate_split(other, STUDY, rows, 15, 0)
@@ -106,11 +110,15 @@ def home(model: MiDi, small: ModelConfig, tmp_path: Path, monkeypatch: pytest.Mo
     return tmp_path
 
 
+def measure(study: Study, home: Path) -> None:
+    Table51(preset="cpu", study=study).run(Lab(out=home / "out", runs=home / "runs"))
+
+
 def test_all_rows_are_measured_on_the_same_splits(home: Path) -> None:
     study = Study(
         **{**vars(STUDY), "checkpoint": str(home / "midi"), "language": str(home / "language")}
     )
-    experiment.run_study(study, out=home / "out", runs=home / "runs")
+    measure(study, home)
     result = json.loads((home / "out" / "table-5.1-cpu.json").read_text())
     assert set(result["per_split"]) == set(ROWS)
     assert all(len(v) == 2 for row in result["per_split"].values() for v in row.values())
@@ -122,16 +130,14 @@ def test_all_rows_are_measured_on_the_same_splits(home: Path) -> None:
     assert result["molecules"]["bace"] <= 40
     assert (home / "out" / "table-5.1-cpu.png").stat().st_size > 5000
     again = json.loads(json.dumps(result["per_split"]))
-    experiment.run_study(
-        study, out=home / "out", runs=home / "runs"
-    )  # conformers and features kept
+    measure(study, home)  # conformers and features kept
     result = json.loads((home / "out" / "table-5.1-cpu.json").read_text())
     assert result["per_split"] == again
 
 
 def test_without_midi_weights_its_rows_are_left_out_and_named(home: Path) -> None:
     study = Study(**{**vars(STUDY), "checkpoint": "no-such", "language": str(home / "language")})
-    experiment.run_study(study, out=home / "out", runs=home / "runs")
+    measure(study, home)
     result = json.loads((home / "out" / "table-5.1-cpu.json").read_text())
     assert "MiDi" in result["rows_left_out"]
     assert "ECFP4" in result["per_split"]
@@ -139,7 +145,7 @@ def test_without_midi_weights_its_rows_are_left_out_and_named(home: Path) -> Non
 
 
 def test_molecules_with_two_labels_or_none_are_not_used(home: Path) -> None:
-    smiles, labels = experiment._molecules("bace", Study(molecules=1000))
+    smiles, labels = labelled_molecules("bace", Study(molecules=1000))
     assert "CCCCO" not in smiles
     assert sorted(smiles) == sorted(set(SMILES))
     assert len(labels) == len(smiles)

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from priors_shared.datasets import glyphs
-from priors_shared.datasets.glyphs import DrawingStyle, load_glyphs, split_of, thin
+from priors_shared.datasets import glyph_drawing, glyphs
+from priors_shared.datasets.glyph_drawing import DrawingStyle, thin
+from priors_shared.datasets.glyphs import load_glyphs, split_of
 from priors_shared.errors import UserError
 
 SMALL = DrawingStyle(drawings=4, faces_at_least=8)
@@ -112,10 +113,10 @@ def test_with_and_without_cache_the_drawings_are_the_same(cache):
 @pytest.fixture
 def quick_drawing(monkeypatch):
     """Drawing replaced by a stand-in, for what only concerns the cache."""
-    real = glyphs._Glyphs(
+    real = glyph_drawing.Glyphs(
         np.array([65, 66]), np.full((2, 4, 28, 28), 9, np.uint8), np.ones((2, 4), bool)
     )
-    monkeypatch.setattr(glyphs, "_draw_glyphs", lambda style: real)
+    monkeypatch.setattr(glyphs, "draw_glyphs", lambda style: real)
 
 
 @pytest.mark.usefixtures("quick_drawing")
@@ -140,7 +141,7 @@ def test_another_style_has_its_own_cache(tmp_path, monkeypatch):
 
 def test_a_character_is_drawn_the_same_whatever_others_there_are():
     """Its numbers come from its code point, so that other fonts leave it as it is."""
-    few, many = (glyphs._jitter(np.array(codes), SMALL) for codes in ([70], [65, 70, 1000]))
+    few, many = (glyph_drawing._jitter(np.array(codes), SMALL) for codes in ([70], [65, 70, 1000]))
     assert torch.equal(few[0], many[1])
     assert not torch.equal(many[0], many[1])
 

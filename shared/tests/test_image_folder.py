@@ -1,5 +1,6 @@
 """A user's own images: whatever lies in the folder, the good ones load and the rest is named."""
 
+import itertools
 import struct
 import zlib
 
@@ -8,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from priors_shared.datasets.image_folder import load_image_folder
+from priors_shared.datasets.image_folder import SPLIT_BOUNDS, classes_needed, load_image_folder
 from priors_shared.errors import UserError
 
 
@@ -176,3 +177,14 @@ def test_what_cannot_load_says_why_and_what_to_do(tmp_path):
     for options in ({"channels": 2}, {"image_size": 0}):
         with pytest.raises(UserError, match=next(iter(options))):
             grey(tmp_path / "broken", **options)
+
+
+@pytest.mark.parametrize("each", [1, 5, 10])
+def test_so_many_classes_or_more_fill_every_split(each):
+    def fewest(classes):
+        bounds = [round(share * classes) for share in SPLIT_BOUNDS]
+        return min(b - a for a, b in itertools.pairwise(bounds))
+
+    needed = classes_needed(each)
+    assert fewest(needed - 1) < each
+    assert all(fewest(n) >= each for n in range(needed, needed + 100))

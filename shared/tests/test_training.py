@@ -56,6 +56,8 @@ class Fit:
             self.average.update_parameters(self.net)
             if step + 1 == diverges_at and by == "loss":
                 loss = loss * math.nan
+            if step + 1 == diverges_at and by == "a huge loss":
+                loss = loss + 1e30
             if step + 1 == diverges_at and by == "weights":
                 self.net.weight.data.fill_(math.inf)
             self.loop.step(loss, half=step / 2)
@@ -107,13 +109,14 @@ def test_the_best_state_is_kept_and_survives_a_resume(
     assert torch.equal(again.net.weight, fit.net.weight)
 
 
-@pytest.mark.parametrize("by", ["loss", "weights"])
+@pytest.mark.parametrize("by", ["loss", "weights", "a huge loss"])
 @pytest.mark.parametrize("at", [5, 7, 12])
 def test_a_training_that_diverges_stops_and_writes_nothing_of_it(
     tmp_path: Path, at: int, by: str
 ) -> None:
     run = open_run(tmp_path)
-    expected = r"^learning_rate: .* is not finite after step \d+ of .*: lower it$"
+    what = r"1e\+30" if by == "a huge loss" else "not finite"
+    expected = rf"^learning_rate: .* is {what} after step \d+ of .*: lower it$"
     with pytest.raises(UserError, match=expected):
         Fit(run, scores=[1.0, 2.0, 3.0]).train(diverges_at=at, by=by)
     assert "NaN" not in (tmp_path / "metrics.jsonl").read_text()

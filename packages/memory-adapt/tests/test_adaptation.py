@@ -94,6 +94,16 @@ def test_shots_and_classes_choose(folder: Path) -> None:
     assert balanced_shots(load_stream_folder(folder, CONFIG)) is None
 
 
+def test_the_seed_draws_the_shots(folder: Path) -> None:
+    chosen = [
+        load_stream_folder(folder, CONFIG, classes=["cat", "bee"], shots=1, seed=s).paths
+        for s in (*range(20), 0)
+    ]
+    assert chosen[0] == chosen[-1]
+    for place, images in ((0, 4), (1, 3)):  # every image has its turn: not the first by name
+        assert len({paths[place] for paths in chosen}) == images
+
+
 def test_unreadable_image_is_listed_and_the_rest_goes_on(folder: Path) -> None:
     (folder / "ant" / "broken.png").write_bytes(b"not an image")
     dataset = load_stream_folder(folder, CONFIG)
@@ -158,7 +168,7 @@ def test_bad_choices_are_named(folder: Path) -> None:
         load(folder, classes=["ant", "cow"])
     with pytest.raises(UserError, match="at least two classes"):
         load(folder, classes=["ant"])
-    with pytest.raises(UserError, match=r"'ant' .* 2 images, fewer than the 3 shots"):
+    with pytest.raises(UserError, match=r"'ant' .* 2 images, fewer than the 3 per class"):
         load(folder, shots=3)
     with pytest.raises(UserError, match="does not exist"):
         load(folder / "nowhere")

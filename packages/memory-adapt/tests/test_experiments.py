@@ -17,6 +17,7 @@ from memory_adapt.experiments.table_2_1 import (
     loss_curve,
     result_table,
     shots_figure,
+    steps_done,
     validation_curve,
 )
 from memory_adapt.experiments.trained import find_learner
@@ -104,6 +105,22 @@ def test_table_shows_first_views_without_a_column_of_the_thesis() -> None:
     table = result_table([row], {"OPN": {"1-shot": 91.2}}, bounds)
     assert list(table.columns[:4]) == ["model", "0-shot", "1-shot", "1-shot (thesis)"]
     assert table.rows[1][1] == 45.7
+
+
+def test_a_training_that_was_not_finished_says_its_steps() -> None:
+    stages = [{"steps": 15_000}, {"updates": 5000}]  # the second as version 0.1 wrote it
+    result = {
+        "per_seed": {
+            "OPN": [{"finished": True, "steps": 9}],
+            "X": [{"finished": False, "steps": 400}],
+        },
+        "config": {"X": {"stages": stages}},
+    }
+    assert steps_done(result) == {"X": "400 of 20,000 steps"}
+    row = {f"{k}-shot": Measured(20.0) for k in (0, 1, 5, 8)}
+    rows = [{"model": "OPN", **row}, {"model": "X", **row}]
+    table = result_table(rows, {}, {}, steps_done(result))
+    assert [line[0] for line in table.rows] == ["OPN", "X (400 of 20,000 steps)"]
 
 
 def delay_rows() -> list[dict[str, Any]]:

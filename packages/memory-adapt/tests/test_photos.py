@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from memory_adapt import OnlineLearner
+from memory_adapt import OnlineLearner, cli
 from memory_adapt.config import (
     CentroidsConfig,
     PhotoConfig,
@@ -321,3 +321,20 @@ def test_the_shipped_learner_loads() -> None:
     assert isinstance(learner.model, PhotoLearner)
     assert learner.trained["dataset"] == PHOTOS
     assert learner.reset(ways=60)["prototypes"].shape == (1, learner.ways, learner.config.width)
+
+
+def test_eval_of_photos_has_a_test_set_and_few_ways_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`photos`, which it was trained on, is no data set with test classes."""
+    asked: list[tuple[str, int | None]] = []
+
+    def refuse(name: str, split: str, root: object, model: object, ways: int | None) -> None:
+        asked.append((name, ways))
+        raise UserError("asked")
+
+    monkeypatch.setattr("memory_adapt.data.images.load_images", refuse)
+    for more in ([], ["--ways", "7", "--dataset", "fc100"], ["--ways", "150"]):
+        with pytest.raises(SystemExit):
+            cli.main(["eval", "photos-cpu", *more])
+    assert asked == [("cifar-fs", 5), ("fc100", 7), ("cifar-fs", 150)]

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.font_manager import fontManager, get_font
 from PIL import Image
 
+from memory_adapt.data.fonts import fonts_with
 from memory_adapt.plots import check_figure_path, save_figure, shots_figure, stream_figure
 from priors_shared.errors import UserError
 
@@ -24,6 +26,28 @@ def test_any_class_name_is_drawn_without_a_word(name: str, tmp_path: Path) -> No
         save_figure(figure, tmp_path / "strip.png")
     below = figure.axes[0].get_xlabel()
     assert below.count("\n") == 1  # what was predicted, and what it is
+
+
+def test_letters_of_other_scripts_are_drawn_with_a_font_that_has_them(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of fonts that come with matplotlib: letters in STIX that DejaVu Sans lacks."""
+    usual, stix = (
+        get_font(fontManager.findfont(name)).get_charmap()
+        for name in ("DejaVu Sans", "STIXGeneral")
+    )
+    letter = next(chr(c) for c in sorted(set(stix) - set(usual)) if chr(c).isprintable())
+    names, lacking = fonts_with({"a", letter, "\U000e0041"})
+    assert names
+    assert not lacking  # what is not printable is a box already
+    figure = shots_figure(CURVES, ways=2, title=letter)
+    save_figure(figure, tmp_path / "shots.png")
+    assert figure.axes[0].title.get_fontfamily()[-1] == names[-1]
+    assert not caplog.messages
+    save_figure(shots_figure(CURVES, ways=2, title=chr(0x12345)), tmp_path / "rare.png")
+    if fonts_with(chr(0x12345))[1]:
+        (line,) = caplog.messages
+        assert "no font here has" in line
 
 
 def test_a_figure_goes_where_it_is_told(tmp_path: Path) -> None:

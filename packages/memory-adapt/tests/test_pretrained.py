@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from memory_adapt import OnlineLearner
+from memory_adapt.checks import checked_labels, checked_state, whole_number
 from memory_adapt.config import (
     APLConfig,
     CLLSTMConfig,
@@ -21,6 +22,7 @@ from memory_adapt.config import (
     NTMConfig,
     OPNConfig,
 )
+from memory_adapt.models.opn import MASKED
 from memory_adapt.models.registry import build_model
 from priors_shared.checkpoints import save_weights
 from priors_shared.errors import UserError
@@ -182,6 +184,90 @@ def test_state_of_something_else_is_refused() -> None:
         learner.step(torch.zeros(1, 16, 16), None, {})
     with pytest.raises(UserError, match="2 streams"):
         learner.step(torch.zeros(1, 16, 16), None, learner.reset(batch=2))
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda c: type(c).__name__)
+def test_states_of_other_learners_are_refused_in_one_line(config: ModelConfig) -> None:
+    learner = make_learner(config)
+    own = learner.reset()
+    others = [make_learner(c).reset() for c in CONFIGS if type(c) is not type(config)]
+    name = next(n for n, v in own.items() if v.is_floating_point())
+    others += [
+        {**own, name: own[name].double()},
+        {**own, name: own[name][..., :2]},
+        {n: v for n, v in own.items() if n != name},
+        {**own, "more": torch.zeros(1)},
+    ]
+    for state in others:
+        with pytest.raises(UserError, match="a state of another learner"):
+            learner.step(torch.zeros(1, 16, 16), None, state)
+    for state in (5, None, "state", {**own, "ways": 3}, {**own, name: [1.0]}):
+        with pytest.raises(UserError, match="not a learner's state"):
+            checked_state(state, own, 1, learner.device)
+
+
+@pytest.mark.parametrize("label", ["cat", 1.5, [[1]], 2**70, True])
+def test_a_label_that_is_no_number_is_named(label: object) -> None:
+    with pytest.raises(UserError, match="labels must"):
+        checked_labels([label], (1,), 3, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("batch", [0, 2.5, True, "2"])
+def test_a_batch_is_a_whole_number(batch: object) -> None:
+    assert not (whole_number(batch) and batch > 0)  # type: ignore[operator]
+    if type(batch) is int:
+        with pytest.raises(UserError, match="batch must be a whole number"):
+            make_learner().reset(batch=batch)
+
+
+def test_a_delay_that_it_was_not_trained_with_is_warned_of_in_one_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    images, labels = make_stream(4)
+    make_learner().save_pretrained(tmp_path / "memory")
+    learner = OnlineLearner.from_pretrained(tmp_path / "memory")
+    learner.predict_stream(images, labels)
+    assert not caplog.messages
+    learner.predict_stream(images, labels, delay=3)
+    late = OnlineLearner.from_pretrained(tmp_path / "memory", delay=2)
+    late.predict_stream(images, labels, delay=2)
+    assert [("1 step(s) late" in m, "\n" in m) for m in caplog.messages] == [(True, False)] * 2
+    caplog.clear()
+    make_learner(OPNConfig(**SMALL)).save_pretrained(
+        tmp_path / "told"
+    )  # which no training binds to a delay
+    OnlineLearner.from_pretrained(tmp_path / "told", delay=3).predict_stream(images, labels, 3)
+    assert not caplog.messages
+
+
+ANY_WAYS = [c for c in CONFIGS if isinstance(c, OPNConfig | CPMConfig)]
+
+
+@pytest.mark.parametrize("config", ANY_WAYS, ids=lambda c: type(c).__name__)
+def test_classes_that_come_one_by_one_are_as_if_known_beforehand(config: ModelConfig) -> None:
+    """More of them than at the training, too."""
+    learner = make_learner(config)
+    generator = torch.Generator().manual_seed(2)
+    labels = torch.cat([torch.arange(9), torch.randint(9, (12,), generator=generator)])
+    images = torch.rand(len(labels), 1, 16, 16, generator=generator)
+    whole = learner.predict_stream(images, labels, ways=9)
+    state, previous = learner.reset(ways=1), None
+    for image, label, expected in zip(images, labels.tolist(), whole, strict=True):
+        if previous is not None and previous >= int(state["ways"][0]):
+            state = learner.grow(state, previous + 1)
+        logits, state = learner.step(image, previous, state)
+        torch.testing.assert_close(logits, expected[: len(logits)], rtol=1e-5, atol=1e-5)
+        assert (expected[len(logits) :] <= MASKED).all()
+        previous = label
+    with pytest.raises(UserError, match="has 9 classes already"):
+        learner.grow(state, 8)
+
+
+def test_a_learner_with_weights_for_each_slot_does_not_grow() -> None:
+    learner = make_learner()
+    assert learner.grow(learner.reset(ways=2), 4)["ways"].tolist() == [4]
+    with pytest.raises(UserError, match=r"in 1 \.\. 4"):
+        learner.grow(learner.reset(), 5)
 
 
 def test_a_learner_that_is_told_the_delay_checks_it(tmp_path: Path) -> None:

@@ -218,7 +218,7 @@ class _ClassTable:
             )
         self.ways, self.device = ways, torch.device(device)
         self.item_of_row = torch.argsort(dataset.targets, stable=True).to(self.device)
-        self._images: UInt8[Tensor, "items channels height width"] = dataset.images.to(self.device)
+        self._images: UInt8[Tensor, "items channels height width"] = dataset.images
         # The rows of class c are first[c] .. first[c] + count[c].
         self._count = counts.to(self.device)
         self._first = (counts.cumsum(0) - counts).to(self.device)
@@ -242,6 +242,8 @@ class _ClassTable:
         self, items: Int[Tensor, "batch n"]
     ) -> Float[Tensor, "batch n channels height width"]:
         """The items' images, float32 in [0, 1]."""
+        # Not before: who draws items alone may hold their images, or features, on the device already.
+        self._images = self._images.to(self.device)
         return as_float(self._images[items])
 
 

@@ -30,6 +30,9 @@ from priors_shared.errors import UserError
 from priors_shared.launching import follows
 from priors_shared.runs import Run
 
+LARGEST = 1e9
+"""What no loss or weight of a training that learns reaches: beyond, it diverged, finite or not."""
+
 
 class TrainingLoop:
     """The steps of one training, or of one of its stages, from where the run's checkpoint stood.
@@ -120,7 +123,7 @@ class TrainingLoop:
             metrics: more to log, numbers or tensors of one.
 
         Raises:
-            UserError: a loss since the last line or checkpoint, or a weight, is not finite.
+            UserError: a loss since the last line or checkpoint, or a weight, is not finite or beyond `LARGEST`.
         """
         self.done += 1
         loss = self._mean_over_processes(loss)
@@ -134,7 +137,7 @@ class TrainingLoop:
         validates = self._validate is not None and self._due("validate_every")
         logs, saves = validates or self._due("log_every"), self._due("checkpoint_every")
         if logs or saves:
-            self._require_finite(weights=validates or saves)
+            self._require_sane(weights=validates or saves)
         shown: dict[str, float] = {}
         if logs:
             shown = self._log(metrics, validates)
@@ -142,14 +145,18 @@ class TrainingLoop:
         if saves:
             self._save()
 
-    def _require_finite(self, *, weights: bool) -> None:
+    def _require_sane(self, *, weights: bool) -> None:
         # Not at every step: to read a number would make an accelerator wait.
-        finite = [math.isfinite(float(loss)) for loss in self._losses]
+        first = self.done - len(self._losses) + 1
+        losses = [float(loss) for loss in self._losses]
         self._losses.clear()
-        if not all(finite):
-            self._stop("the loss", self.done - len(finite) + 1 + finite.index(False))
-        if weights and not all(torch.isfinite(p).all() for p in self._model.parameters()):
-            self._stop("a weight", self.done)
+        for step, loss in enumerate(losses, first):
+            if not abs(loss) <= LARGEST:  # not: NaN compares false
+                self._stop("the loss", loss, step)
+        for parameter in self._model.parameters() if weights else ():
+            largest = float(parameter.detach().abs().max()) if parameter.numel() else 0.0
+            if not largest <= LARGEST:
+                self._stop("a weight", largest, self.done)
 
     def _due(self, cadence: str) -> bool:
         return self.done % self._every[cadence] == 0 or self.done == self.steps
@@ -225,10 +232,11 @@ class TrainingLoop:
         distributed.all_reduce(total)
         return total / distributed.get_world_size()
 
-    def _stop(self, what: str, step: int) -> None:
+    def _stop(self, what: str, value: float, step: int) -> None:
         if follows():
             raise SystemExit(2)  # the first process says why
+        how = f"{value:.2g}" if math.isfinite(value) else "not finite"
         raise UserError(
-            f"learning_rate: {what} is not finite after step {self._steps_before + step} of {self._run.out}: "
+            f"learning_rate: {what} is {how} after step {self._steps_before + step} of {self._run.out}: "
             f"{self._advice}"
         )

@@ -280,6 +280,9 @@ class LaunchConfig(launching.LaunchConfig):
 
     data_root: str | None = None
     """folder with the datasets (else the environment variable PRIORS_DATA)"""
+    devices: int = 1
+    """number of accelerators, or of processes on the CPU; each draws whole batches of its own, so that a step
+    sees so many times `batch_size` streams"""
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"  # type: ignore[assignment]
     """arithmetic"""
 

@@ -51,7 +51,8 @@ def evaluate(
         streams = take_away(streams, control, sampler, seed)
         if advance is not None:
             advance(streams.labels.shape[1])
-        logits: Tensor = model(streams.images, streams.feedback)[0]
+        state = model.state_for(streams.labels.shape[1], sampler.ways)
+        logits: Tensor = model(streams.images, streams.feedback, state)[0]
         return logits[..., : sampler.ways]  # a learner may have more label slots
 
     was_training = model.training

@@ -64,9 +64,10 @@ def _of_table(kept: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def learner_card(name: str, learner: OnlineLearner, results: Mapping[str, Any] | None) -> str:
+def learner_card(folder: Path, learner: OnlineLearner, results: Mapping[str, Any] | None) -> str:
     """The model card of an exported learner: what it is, how to use it, what it reaches.
 
+    folder: where it is, or will be: its name is the heading, and the example loads it from there.
     results: of `read_results`.
     """
     config, trained = config_to_json(learner.config), learner.trained
@@ -84,12 +85,12 @@ def learner_card(name: str, learner: OnlineLearner, results: Mapping[str, Any] |
     if channels == 1:
         facts["Images"] = "characters must be light ink on dark (ink = 1)"
     return model_card(
-        name,
+        folder.name,
         f"An online learner ({config['model']}) of up to {learner.ways} classes: it predicts each image of a stream "
         "and learns from labels that arrive late, without gradients.",
         examples={
             "python": "from memory_adapt import OnlineLearner\n\n"
-            f"learner = OnlineLearner.from_pretrained({name!r})  # this folder\n"
+            f"learner = OnlineLearner.from_pretrained({str(folder.absolute())!r})  # where this folder is\n"
             "state, previous = learner.reset(), None\n"
             f"for image, label in stream:  # image: float ({channels}, {height}, {width}) in [0, 1]\n"
             "    logits, state = learner.step(image, previous, state)\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,12 +13,15 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 from matplotlib.figure import Figure  # not pyplot: it keeps every figure alive
+from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from memory_adapt.data.fonts import fonts_with
 from memory_adapt.data.names import printable
 from priors_shared.errors import UserError
 from priors_shared.files import write_atomically
 
+_LOG = logging.getLogger(__name__)
 COLOURS = ("#1f6fb4", "#d9662b", "#2e8b57", "#8e5bb5", "#b8860b", "#c2427a", "0.2")
 LEARNERS = ("CL+LSTM", "CPM", "OPN", "LSTM", "NTM", "APL", "CL+LSTM from scratch")
 """In this order in legends; each has its colour in every figure."""
@@ -236,12 +240,26 @@ def save_figure(figure: Figure, path: Path) -> Path:
     """Write a figure to an image file, PNG where its name has no ending, making its folder."""
     image = io.BytesIO()
     with warnings.catch_warnings():
-        # A box stands for a letter that the font lacks: no line for each on the user's screen.
+        # A box stands for a letter that no font has: one line for all is enough.
         warnings.filterwarnings("ignore", message="Glyph .* missing")
+        if lacking := draw_with_fonts_for_all_letters(figure):
+            _LOG.warning(
+                "%s: boxes stand for %s, which no font here has; install one, such as Noto Sans",
+                *(path, lacking),
+            )
         figure.savefig(image, format=_format_of(path), dpi=150)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, image.getvalue())
     return path
+
+
+def draw_with_fonts_for_all_letters(figure: Figure) -> str:
+    """Let the figure's texts fall back to fonts that have the letters which the usual one lacks; those left over."""
+    texts = [text for text in figure.findobj(Text) if isinstance(text, Text)]
+    names, lacking = fonts_with({letter for text in texts for letter in text.get_text()})
+    for text in texts if names else ():
+        text.set_fontfamily([*text.get_fontfamily(), *names])
+    return "".join(sorted(lacking))
 
 
 def _format_of(path: Path) -> str:

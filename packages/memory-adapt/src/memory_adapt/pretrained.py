@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from memory_adapt.checks import (
+    WAYS,
+    checked_images,
+    checked_labels,
+    checked_state,
+    whole_labels,
+    whole_number,
+)
 from memory_adapt.config import CHECKPOINT_KIND, ModelConfig, current_names
 from memory_adapt.models.interface import OnlineClassifier, State
 from memory_adapt.models.photos import PhotoLearner
@@ -22,8 +32,7 @@ from priors_shared.episodes import NULL_LABEL, OnlineEpisodeSampler, delay_label
 from priors_shared.errors import UserError, first_line
 
 SHIPPED = Path(__file__).parent / "weights"
-WAYS = "ways"
-"""Key of a state that says how many label slots its stream uses: int64 (batch,)."""
+_LOG = logging.getLogger(__name__)
 
 Array = Tensor | np.ndarray
 """What comes from a user: checked here, with messages that say what is wrong."""
@@ -46,6 +55,7 @@ class OnlineLearner:
         """Take a model as it is. trained: how it was trained, as `training.train` records it."""
         self.model = model.eval()
         self.trained: dict[str, Any] = dict(trained or {})
+        self._trained_delay = model.delay
 
     @classmethod
     def from_pretrained(
@@ -63,7 +73,8 @@ class OnlineLearner:
                 folder of `memory-adapt train`, or a Hugging Face Hub id `org/name`.
             device: where it runs.
             delay: steps until a label arrives; None: as trained. Learners that compare images with
-                labelled ones (`opn`, `cpm`, `apl`) must know it; no weight depends on it.
+                labelled ones (`opn`, `cpm`, `apl`) must know it; no weight depends on it. The others have
+                learned the delay of their training: another one is warned of.
             revision: branch, tag or commit, for a Hub id.
 
         Raises:
@@ -77,7 +88,8 @@ class OnlineLearner:
         try:
             config = config_from_json(record["config"])
             trained = current_names(record.get("trained") or {})
-            delay = _delay_of(record) if delay is None else delay
+            trained_delay = _delay_of(record)
+            delay = trained_delay if delay is None else delay
             with torch.device("meta"):  # sizes alone: a damaged configuration may name huge ones
                 sizes = {n: v.shape for n, v in build_model(config).state_dict().items()}
         except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -89,7 +101,10 @@ class OnlineLearner:
             raise UserError(f"{source}: its {CONFIG} and weights make no learner: sizes differ")
         model = build_model(config, delay=delay)
         load_state(model, weights, source)
-        return cls(model.to(place), trained=trained)
+        learner = cls(model.to(place), trained=trained)
+        learner._trained_delay = trained_delay
+        learner._warn_of(delay)
+        return learner
 
     def save_pretrained(self, folder: str | Path, **extra: Any) -> None:
         """Write config.json and model.safetensors to `folder`; extra: further keys of config.json."""
@@ -108,8 +123,13 @@ class OnlineLearner:
 
     @property
     def ways(self) -> int:
-        """Label slots: the most classes of one stream."""
+        """Label slots, as trained; `any_ways` says whether a stream may have more classes."""
         return self.config.ways
+
+    @property
+    def any_ways(self) -> bool:
+        """Whether no weight depends on the number of classes."""
+        return bool(self.model.by_slot)
 
     @property
     def delay(self) -> int:
@@ -132,13 +152,28 @@ class OnlineLearner:
         It is a flat dict of tensors, batch first: save it with safetensors, fork it by keeping it,
         concatenate states to batch them. No call changes a state that it is given.
 
-        ways: classes in the stream, at most those the learner was trained for (None: all of them).
+        ways: classes in the stream, at most those the learner was trained for unless `any_ways` (None: as
+            trained). Where they are not known beforehand, begin with 1 and `grow`.
         """
         ways = self._check_ways(ways)
-        if batch < 1:
-            raise UserError(f"batch must be at least 1, got {batch}")
-        state = _contiguous(self.model.initial_state(batch))
-        return {**state, WAYS: torch.full((batch,), ways, device=self.device)}
+        if not whole_number(batch) or batch < 1:
+            raise UserError(f"batch must be a whole number, 1 or more, got {batch}")
+        state = _contiguous(self.model.state_for(int(batch), ways))
+        return {**state, WAYS: torch.full((int(batch),), ways, device=self.device)}
+
+    def grow(self, state: State, ways: int) -> State:
+        """The state of a stream that has so many classes from here on.
+
+        Raises:
+            UserError: fewer than it had, or more than the learner can have.
+        """
+        ways = self._check_ways(ways)
+        before = int(state[WAYS][0])
+        if ways < before:
+            raise UserError(f"ways {ways}: the stream has {before} classes already")
+        if self.any_ways:
+            state = self.model.with_slots(state, ways)
+        return {**state, WAYS: torch.full_like(state[WAYS], ways)}
 
     def step(
         self, image: Array, previous_label: int | None, state: State
@@ -159,7 +194,7 @@ class OnlineLearner:
         """
         label = NULL_LABEL if previous_label is None else previous_label
         logits, state = self.step_batch(
-            self._checked_images(image).unsqueeze(0), torch.tensor([label]), state
+            self._checked_images(image).unsqueeze(0), whole_labels([label]), state
         )
         return logits.squeeze(0), state
 
@@ -174,8 +209,9 @@ class OnlineLearner:
             state: of `reset(batch=...)`, or single states concatenated key by key.
         """
         images = self._checked_images(images, "batch")
-        ways = self._ways_of(state, len(images))
-        labels = self._checked_labels(previous_labels, images.shape[:1], ways)
+        state = checked_state(state, self._initial, len(images), self.device, self.model.by_slot)
+        ways = int(state[WAYS][0])
+        labels = checked_labels(previous_labels, images.shape[:1], ways, self.device)
         inner = {name: value for name, value in state.items() if name != WAYS}
         with torch.no_grad():
             logits, after = self.model.step(images, labels, inner)
@@ -202,7 +238,7 @@ class OnlineLearner:
         single = getattr(images, "ndim", 4) == 4  # one stream: no axis of streams
         lead = ("time",) if single else ("time", "batch")
         images = self._checked_images(images, *lead)
-        labels = self._checked_labels(labels, images.shape[: len(lead)], ways)
+        labels = checked_labels(labels, images.shape[: len(lead)], ways, self.device)
         if single:
             images, labels = images.unsqueeze(1), labels.unsqueeze(1)
         logits = self.stream_logits(images, delay_labels(labels, delay), ways)
@@ -216,7 +252,8 @@ class OnlineLearner:
         ways: int,
     ) -> Float[Tensor, "time batch ways"]:
         """Logits of streams whose feedback is given as it arrives (-1: none); nothing is checked."""
-        return self.model(images, feedback)[0][..., :ways]
+        state = self.model.state_for(images.shape[1], ways)
+        return self.model(images, feedback, state)[0][..., :ways]
 
     def check_delay(self, delay: int) -> None:
         """Raise UserError when labels this late would be taken for other images' labels."""
@@ -228,70 +265,36 @@ class OnlineLearner:
                 f"this learner takes a label for that of the image {told} steps before, but labels "
                 f"are {delay} late: load it with from_pretrained(..., delay={delay})"
             )
+        if told != delay:  # else `from_pretrained` has said so
+            self._warn_of(delay)
+
+    def _warn_of(self, delay: int) -> None:
+        if not self.model.must_know_delay and delay != self._trained_delay:
+            _LOG.warning(
+                "this learner was trained with labels %d step(s) late and takes none that are %d late: expect less "
+                "than chance, or train it with delay %d",
+                *(self._trained_delay, delay, delay),
+            )
 
     def _check_ways(self, ways: Any) -> int:
         ways = self.ways if ways is None else ways
-        if not isinstance(ways, int | np.integer) or not 1 <= ways <= self.ways:
+        if self.any_ways:
+            if not whole_number(ways) or ways < 1:
+                raise UserError(f"ways must be a whole number, 1 or more, got {ways}")
+        elif not whole_number(ways) or not 1 <= ways <= self.ways:
             raise UserError(
                 f"ways must be a whole number in 1 .. {self.ways} (the label slots that the learner was trained "
                 f"with), got {ways}"
             )
         return int(ways)
 
-    def _ways_of(self, state: State, batch: int) -> int:
-        if WAYS not in state:
-            raise UserError("not a learner's state: it comes from `reset` or from the step before")
-        ways = state[WAYS]
-        if len(ways) != batch:
-            raise UserError(f"the state is of {len(ways)} streams, but {batch} images came")
-        if bool((ways != ways[0]).any()):
-            raise UserError(f"streams in a batch must have equal ways, got {ways.tolist()}")
-        return int(ways[0])
-
     def _checked_images(self, images: Any, *lead: str) -> Tensor:
-        """The images as float32 on the device; `lead` names the axes before those of an image."""
-        sizes = ", ".join(map(str, (*lead, *self.image_shape)))
-        wanted = f"({', '.join((*lead, 'channels', 'height', 'width'))}) = ({sizes})"
-        if not isinstance(images, Tensor | np.ndarray):
-            kind = type(images).__name__
-            raise UserError(f"image must be a float tensor {wanted}, got a {kind}")
-        tensor = torch.as_tensor(images)
-        shape = tuple(tensor.shape[-3:])
-        any_size = isinstance(self.model, PhotoLearner) and shape[:1] == self.image_shape[:1]
-        if tensor.ndim != len(lead) + 3 or not (any_size or shape == self.image_shape):
-            raise UserError(f"image must have shape {wanted}, got {tuple(tensor.shape)}")
-        if not tensor.is_floating_point():
-            raise UserError(
-                f"image must be float in [0, 1], got {str(tensor.dtype).removeprefix('torch.')}: "
-                "convert it (divide bytes by 255)"
-            )
-        tensor = tensor.to(self.device, torch.float32)
-        if tensor.numel() == 0:
-            raise UserError(f"no image: got shape {tuple(tensor.shape)}")
-        low, high = tensor.min().item(), tensor.max().item()
-        if not (low >= 0 and high <= 1):  # not: NaN compares false
-            raise UserError(f"image must lie in [0, 1], got values from {low:.4g} to {high:.4g}")
-        return tensor
+        photos = isinstance(self.model, PhotoLearner)
+        return checked_images(images, self.image_shape, self.device, *lead, any_size=photos)
 
-    def _checked_labels(self, labels: Any, shape: Sequence[int], ways: int) -> Tensor:
-        """The labels as int64 on the device."""
-        tensor = torch.as_tensor(labels)
-        if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
-            raise UserError(
-                f"labels must be whole numbers, got {str(tensor.dtype).removeprefix('torch.')}"
-            )
-        if tuple(tensor.shape) != tuple(shape):
-            raise UserError(
-                f"labels must have shape {tuple(shape)}, one for each image, got "
-                f"{tuple(tensor.shape)}"
-            )
-        low, high = int(tensor.min()), int(tensor.max())
-        if low < NULL_LABEL or high >= ways:
-            wrong = low if low < NULL_LABEL else high
-            raise UserError(
-                f"label {wrong} is not in 0 .. {ways - 1} (ways {ways}; None or -1: no label)"
-            )
-        return tensor.to(self.device, torch.int64)
+    @cached_property
+    def _initial(self) -> State:
+        return self.model.initial_state(1)
 
 
 def stream_sampler(

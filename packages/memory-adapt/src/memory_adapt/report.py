@@ -172,13 +172,21 @@ def _fresh(folder: Path) -> Path:
 def _stored_sections(folder: Path) -> Sequence[Section]:
     """The long CPU runs' results, where the repository (or --full) holds them."""
     from memory_adapt.experiments.delayed_labels import delays_figure, delays_table
-    from memory_adapt.experiments.table_2_1 import THESIS, curves_figure, result_table, shots_figure
+    from memory_adapt.experiments.table_2_1 import (
+        THESIS,
+        curves_figure,
+        result_table,
+        shots_figure,
+        steps_done,
+    )
 
     sections = []
     for dataset in THESIS:
         for path in sorted(folder.glob(f"table-2.1-{dataset}-*.json")):
             result = read_result(path)
-            table = result_table(result["rows"], result["thesis"], result["blind_bounds"])
+            table = result_table(
+                result["rows"], result["thesis"], result["blind_bounds"], steps_done(result)
+            )
             figures = shots_figure(result), curves_figure(result)
             sections.append(_stored(f"Table 2.1, {dataset}", result, table, *figures))
     for path in sorted(folder.glob("delayed-labels-*.json")):

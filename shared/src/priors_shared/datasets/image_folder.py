@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -125,8 +126,23 @@ def _class_folders(root: Path, split: str) -> list[Path]:
     place = SPLITS.index(split)
     chosen = sorted(by_hash[bounds[place] : bounds[place + 1]])
     if not chosen:
-        raise UserError(f"{root} has {len(folders)} classes, too few for a {split} split: add some")
+        raise UserError(
+            f"{root} has {len(folders)} classes, too few for a {split} split: 64 / 16 / 20 % need "
+            f"{classes_needed(1)} or more"
+        )
     return chosen
+
+
+def classes_needed(each: int) -> int:
+    """So many classes of a folder without split folders, or more, leave `each` or more in every split."""
+
+    def smallest(total: int) -> int:
+        bounds = [round(share * total) for share in SPLIT_BOUNDS]
+        return min(b - a for a, b in itertools.pairwise(bounds))
+
+    # What rounding gives one number of classes, it may take from the next; it repeats after 25.
+    too_few = [total for total in range(7 * each + 25) if smallest(total) < each]
+    return max(too_few) + 1
 
 
 def _of_named_split(root: Path, by_split: dict[str, list[Path]], split: str) -> list[Path]:

@@ -31,7 +31,7 @@ class Adapt:
     classes: Annotated[tuple[str, ...], described("NAME [NAME ...]", "(default: all)")] = ()
     """the subfolders to use"""
     shots: Annotated[Count | None, described("INT", "(default: all)")] = None
-    """images of each class to use"""
+    """images of each class to use, drawn by the seed"""
     order: Literal["shuffled", "sorted"] = "shuffled"
     """shuffled; or sorted by file name whatever the class, as for frames with time stamps"""
     delay: Annotated[Count | None, described("INT", "(default: as trained)")] = None
@@ -68,6 +68,7 @@ class Adapt:
             learner.config,
             classes=self.classes,
             shots=self.shots,
+            seed=self.seed,
             invert={"auto": "auto", "yes": True, "no": False}[self.invert],  # type: ignore[arg-type]
         )
         for path, reason in dataset.skipped:
@@ -125,6 +126,10 @@ class Adapt:
             f"been named before; chance {100 / dataset.classes:.1f} %"
             + ("; blind bound: the best accuracy without looking at an image" if blind else "")
         )
+        if self.repeats > 1:
+            say(
+                f"±: 95 % interval over {self.repeats} orders of these images, not over other images"
+            )
         curve = (accuracy.mean.tolist(), accuracy.low.tolist(), accuracy.high.tolist())
         curves = {"accuracy": curve}
         shots = shots_figure(curves, ways=dataset.classes, blind=blind, title=title)

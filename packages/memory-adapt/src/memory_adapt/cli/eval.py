@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from tyro.conf import arg
 
 from memory_adapt.cli.records import write_record
+from memory_adapt.config import PhotoConfig
 from priors_shared.cli import Checkpoint, Count, DataRoot, Device, OutFile, Seed, Threads
 from priors_shared.console import Progress, print_table
 from priors_shared.errors import UserError
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from priors_shared.statistics import ShotAccuracy
 
 CONTROL_EPISODES = 200
+PHOTO_TEST, PHOTO_WAYS = "cifar-fs", 5
+"""Where learners of photos are tested unless told otherwise: none of its test classes was trained on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +33,14 @@ class Eval:
     """Accuracy against shots on streams of classes that were never trained on."""
 
     checkpoint: Checkpoint
-    dataset: Annotated[str | None, described("NAME", "(default: what it was trained on)")] = None
-    """omniglot, glyphs, cifar-fs, or folder:PATH"""
+    dataset: Annotated[
+        str | None,
+        described(
+            "NAME",
+            "(default: what it was trained on; cifar-fs for learners of photos)",
+        ),
+    ] = None
+    """omniglot, glyphs, cifar-fs, fc100, tiny-imagenet, pacs-photo, or folder:PATH"""
     split: Literal["train", "val", "test", "all"] = "test"
     """which classes; those of test were never trained on"""
     shots: Annotated[tuple[int, ...], arg(metavar="INT [INT ...]")] = (1, 5, 8)
@@ -40,7 +49,9 @@ class Eval:
         Count | None, described("INT", "(default: 10, or as many as the shots need)")
     ] = None
     """images of each class in a stream"""
-    ways: Annotated[Count | None, described("INT", "(default: as trained)")] = None
+    ways: Annotated[
+        Count | None, described("INT", "(default: as trained; 5 for learners of photos)")
+    ] = None
     """classes in a stream"""
     episodes: Count = 1000
     """streams"""
@@ -81,14 +92,15 @@ class Eval:
             if path is not None:
                 check_output_file(path)
         learner = OnlineLearner.from_pretrained(self.checkpoint, self.device, delay=self.delay)
-        name = self.dataset or learner.trained.get("dataset")
+        photos = isinstance(learner.config, PhotoConfig)
+        name = self.dataset or (PHOTO_TEST if photos else learner.trained.get("dataset"))
         if not isinstance(name, str):
             raise UserError(
                 f"dataset: {self.checkpoint} does not say what it was trained on; name one, such as glyphs"
             )
-        dataset = load_images(name, self.split, self.data_root, learner.config)
-        ways = learner.ways if self.ways is None else self.ways
+        ways = self.ways or (PHOTO_WAYS if photos else learner.ways)
         learner.reset(ways)  # checks the number
+        dataset = load_images(name, self.split, self.data_root, learner.config, ways)
         samples = samples_needed(dataset, self.shots, self.samples)
         sampler = stream_sampler(
             learner, dataset, ways=ways, shots=samples, delay=learner.delay, device=learner.device

@@ -46,7 +46,7 @@ class Export:
             )
         with fresh_folder(self.out):
             learner.save_pretrained(self.out)
-            card = learner_card(self.out.name, learner, results)
+            card = learner_card(self.out, learner, results)
             (self.out / "README.md").write_text(card, encoding="utf-8")
         say(f"written  {self.out}: config.json, model.safetensors, README.md")
         if path is None:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-import torch
 from PIL import Image
 
 from memory_adapt.config import ModelConfig
-from priors_shared.datasets import ImageDataset
+from priors_shared.datasets import ImageDataset, subset_per_class
 from priors_shared.datasets.image_folder import load_image_folder
+from priors_shared.episodes import generator_for
 from priors_shared.errors import UserError
+
+SHOTS_DRAW = 2**31 - 3
 
 
 def load_stream_folder(
@@ -22,11 +23,13 @@ def load_stream_folder(
     *,
     classes: Sequence[str] = (),
     shots: int | None = None,
+    seed: int = 0,
     invert: bool | Literal["auto"] = "auto",
 ) -> ImageDataset:
-    """The folder's images as the learner takes them: resized, converted, at most `shots` a class.
+    """The folder's images as the learner takes them: resized, converted, `shots` random ones a class.
 
-    classes: names of the subfolders to use, none for all. `skipped` lists what could not be read.
+    classes: names of the subfolders to use, none for all. seed: draws the shots.
+    `skipped` lists what could not be read.
     Raises UserError when there are more classes than label slots or fewer than two, a class is
     unknown or has no image, or one has fewer images than `shots`.
     """
@@ -58,24 +61,13 @@ def load_stream_folder(
     if len(wanted) < 2:
         raise UserError(f"a stream needs at least two classes, {folder} gives {len(wanted)}")
     dataset = dataset.select_classes([names.index(name) for name in wanted])
-    return dataset if shots is None else _first_of_each(dataset, shots)
-
-
-def _first_of_each(dataset: ImageDataset, shots: int) -> ImageDataset:
-    kept = []
-    for target, name in enumerate(dataset.class_names):
-        items = dataset.items_of(target)
-        if len(items) < shots:
-            raise UserError(
-                f"class {name!r} of {dataset.source} has {len(items)} images, fewer than the "
-                f"{shots} shots asked for: lower shots or add images"
-            )
-        kept.append(items[:shots])
-    chosen = torch.cat(kept)
-    paths = tuple(dataset.paths[i] for i in chosen.tolist())
-    return replace(
-        dataset, images=dataset.images[chosen], targets=dataset.targets[chosen], paths=paths
-    )
+    if shots is None:
+        return dataset
+    try:
+        # By a stream of draws of its own: `adapt` orders the images by the others.
+        return subset_per_class(dataset, shots, generator_for(seed, SHOTS_DRAW))
+    except UserError as error:
+        raise UserError(f"shots {shots}: {error}") from None
 
 
 def describe_conversions(dataset: ImageDataset, model: ModelConfig) -> str | None:

@@ -13,18 +13,24 @@ from torch.nn import functional as F
 
 from memory_adapt.config import ModelConfig, PhotoConfig
 from priors_shared.datasets import FOLDER, ImageDataset, load_dataset
+from priors_shared.datasets.image_folder import classes_needed
 from priors_shared.errors import UserError
 
 _LOG = logging.getLogger(__name__)
 
 
 def load_images(
-    name: str, split: str, data_root: str | Path | None, model: ModelConfig
+    name: str,
+    split: str,
+    data_root: str | Path | None,
+    model: ModelConfig,
+    ways: int | None = None,
 ) -> ImageDataset:
     """The dataset of that name (see `load_dataset`) with images that fit the model.
 
     The images of "folder:PATH" are resized and converted; files that cannot be read are logged as
-    warnings. Raises UserError when another dataset's images have another shape, or it is not there.
+    warnings. Raises UserError when another dataset's images have another shape, it is not there, or it has
+    fewer classes than `ways` (None: the model's).
     """
     fit = {"image_size": model.image_size, "channels": model.image_channels}
     dataset = load_dataset(name, split, data_root, **(fit if name.startswith(FOLDER) else {}))
@@ -38,6 +44,15 @@ def load_images(
             f"{_shape(wanted)}: set image_channels and image_size to the data's, or use another "
             "dataset"
         )
+    ways = model.ways if ways is None else ways
+    if name.startswith(FOLDER) and dataset.classes < ways:
+        few = f"{dataset.source} has {dataset.classes} classes"
+        if split != "all":
+            few += (
+                f" in its {split} part, fewer than ways {ways}: without folders train, val and test, split "
+                f"64 / 16 / 20 %, it needs {classes_needed(ways)} classes or more"
+            )
+        raise UserError(few if split != "all" else f"{few}, fewer than ways {ways}: add some")
     return dataset
 
 

@@ -164,7 +164,7 @@ class Table21(Experiment):
             blind_bounds=bounds,
         )
         result = read_result(half.path(lab, suffix="json"))
-        table = result_table(rows, thesis, bounds)
+        table = result_table(rows, thesis, bounds, steps_done(result))
         write_atomically(half.path(lab, suffix="md"), table.to_markdown() + "\n")
         plots.save_figure(shots_figure(result), half.path(lab, "shots"))
         plots.save_figure(curves_figure(result), half.path(lab, "curves"))
@@ -249,12 +249,37 @@ def loss_curve(metrics: Sequence[Mapping[str, Any]], most: int = 150) -> list[di
     return curve
 
 
+def steps_done(result: Mapping[str, Any]) -> dict[str, str]:
+    """What a row of unfinished training says beside its title: how far it got."""
+    said = {}
+    for title, entries in result["per_seed"].items():
+        done = [_steps(entry) for entry in entries if not entry.get("finished", True)]
+        if done:
+            total = sum(map(_steps, result["config"][title]["stages"]))
+            said[title] = f"{min(done):,} of {total:,} steps"
+    return said
+
+
+def _steps(record: Mapping[str, Any]) -> int:
+    return int(record["steps"] if "steps" in record else record["updates"])  # version 0.1's word
+
+
 def result_table(
     rows: Sequence[dict[str, Any]],
     thesis: Mapping[str, Mapping[str, Cell]],
     bounds: Mapping[str, Sequence[float]],
+    unfinished: Mapping[str, str] = {},
 ) -> Table:
-    """Our numbers beside the thesis', the controls, and the blind bounds as last rows."""
+    """Our numbers beside the thesis', the controls, and the blind bounds as last rows.
+
+    unfinished: of `steps_done`.
+    """
+    rows = [
+        {**row, "model": f"{row['model']} ({unfinished[row['model']]})"}
+        if row["model"] in unfinished
+        else row
+        for row in rows
+    ]
     blind = [
         {"model": name, **{f"{k}-shot": bound[k] for k in TABLE_SHOTS}}
         for name, bound in bounds.items()

@@ -25,6 +25,9 @@ class OnlineClassifier(nn.Module, ABC):
     encoder: nn.Module
     must_know_delay: ClassVar[bool] = False
     """whether it takes each label for that of a certain earlier image; others infer the delay"""
+    by_slot: ClassVar[frozenset[str]] = frozenset()
+    """tensors of a state whose second axis are the label slots (of a layer's, what follows its number): where no
+    weight depends on how many there are, so that a state may have more"""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -35,6 +38,15 @@ class OnlineClassifier(nn.Module, ABC):
     @abstractmethod
     def initial_state(self, batch: int) -> State:
         """The state before the first image, on the parameters' device."""
+
+    def with_slots(self, state: State, slots: int) -> State:
+        """The state with so many label slots at least: new ones are empty."""
+        raise NotImplementedError(f"{type(self).__name__} has weights for each label slot")
+
+    def state_for(self, batch: int, ways: int) -> State:
+        """The state before the first image of streams of so many classes."""
+        state = self.initial_state(batch)
+        return state if ways <= self.config.ways else self.with_slots(state, ways)
 
     def forward(
         self,

@@ -1,4 +1,4 @@
-"""Pytest plugin: tests that need the reference data, marked `reference`.
+"""Pytest plugin: tests that need the reference data, marked `reference`, or a CUDA card, marked `gpu`.
 
 The environment variables `PRIORS_DATA` and `PRIORS_PARITY` name two folders that are not part of
 the repository: real datasets, and outputs of other implementations to compare with. A test that
@@ -14,20 +14,27 @@ Use, in a `conftest.py`:
     def pytest_configure(config):
         config.pluginmanager.import_plugin("priors_shared.testing")
 
+A test marked `gpu` takes the fixture `cuda`; both are skipped where there is no card.
+
 It is not registered by entry point: the plugin would be imported before jaxtyping's, which can
 only check packages that are not imported yet.
 """
 
+import math
 import os
 import subprocess
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import no_type_check
+from typing import TYPE_CHECKING, Any, no_type_check
 from unittest.mock import patch
 
 import pytest
+
+if TYPE_CHECKING:
+    import torch
+
 
 _FOLDERS = {"reference_data": "PRIORS_DATA", "reference_parity": "PRIORS_PARITY"}
 
@@ -37,6 +44,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "reference: needs the folders that PRIORS_DATA and PRIORS_PARITY name"
     )
+    config.addinivalue_line("markers", "gpu: needs a CUDA device")
     for variable in _FOLDERS.values():
         folder = os.environ.get(variable)
         if folder is not None and not Path(folder).is_dir():
@@ -44,10 +52,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark each test that takes a reference folder as a fixture."""
+    """Mark each test that takes a reference folder, or the card, as a fixture."""
     for item in items:
         if not _FOLDERS.keys().isdisjoint(getattr(item, "fixturenames", ())):
             item.add_marker("reference")
+        if "cuda" in getattr(item, "fixturenames", ()):
+            item.add_marker("gpu")
 
 
 @no_type_check  # jaxtyping's check hides from pytest that this is a generator function
@@ -96,6 +106,59 @@ def reference_data() -> Path:
 def reference_parity() -> Path:
     """Folder of other implementations' outputs, from `PRIORS_PARITY`; skips where it is unset."""
     return _folder("PRIORS_PARITY")
+
+
+@no_type_check  # see above
+@pytest.fixture
+def cuda() -> "Generator[torch.device, None, None]":
+    """The CUDA device, which computes float32 exactly (no TF32); the test is skipped where there is none."""
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    backends = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    before = [backend.allow_tf32 for backend in backends]
+    for backend in backends:
+        backend.allow_tf32 = False
+    yield torch.device("cuda")
+    for backend, allowed in zip(backends, before, strict=True):
+        backend.allow_tf32 = allowed
+
+
+def assert_same_step(
+    module: "torch.nn.Module",
+    cuda: "torch.device",
+    loss_of: Callable[..., Any],
+    *,
+    loss_tolerance: float = 1e-4,
+    gradient_tolerance: float = 1e-3,
+) -> None:
+    """A module's loss and gradient on the card are the CPU's, and are finite in mixed bfloat16.
+
+    Args:
+        module: on the CPU, float32; it is moved to the card.
+        cuda: the card.
+        loss_of: the loss of a module on a device; what it draws, it draws the same each time.
+        loss_tolerance: largest relative difference of the loss.
+        gradient_tolerance: largest norm of the gradients' difference, relative to the gradient's.
+    """
+    import torch
+
+    def step(device: torch.device) -> tuple[float, torch.Tensor]:
+        module.to(device).zero_grad()
+        loss = loss_of(module, device)
+        loss.backward()
+        gradients = [p.grad.flatten() for p in module.parameters() if p.grad is not None]
+        return float(loss.detach()), torch.cat(gradients).cpu()
+
+    expected_loss, expected = step(torch.device("cpu"))
+    loss, gradient = step(cuda)
+    assert abs(loss - expected_loss) <= loss_tolerance * abs(expected_loss)
+    assert float((gradient - expected).norm()) <= gradient_tolerance * float(expected.norm())
+    with torch.autocast(cuda.type, torch.bfloat16):
+        loss, gradient = step(cuda)
+    assert math.isfinite(loss)
+    assert bool(gradient.isfinite().all())
 
 
 @contextmanager

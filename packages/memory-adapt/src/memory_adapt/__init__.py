@@ -1,15 +1,17 @@
 """Learners that adapt online, without gradients, to a stream whose labels arrive late.
 
-`OnlineLearner` is loaded when it is first asked for: importing this package does not import torch.
+`OnlineLearner` and `StreamClassifier` are loaded when they are first asked for: importing this package does
+not import torch.
 """
 
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from memory_adapt.pretrained import OnlineLearner
+    from memory_adapt.stream import StreamClassifier
 
 __version__ = "0.1.0"
-__all__ = ["OnlineLearner", "__version__"]
+__all__ = ["OnlineLearner", "StreamClassifier", "__version__"]
 
 
 def __getattr__(name: str) -> object:
@@ -17,4 +19,8 @@ def __getattr__(name: str) -> object:
         from memory_adapt.pretrained import OnlineLearner
 
         return OnlineLearner
+    if name == "StreamClassifier":
+        from memory_adapt.stream import StreamClassifier
+
+        return StreamClassifier
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

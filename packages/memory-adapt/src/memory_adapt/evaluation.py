@@ -12,7 +12,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from memory_adapt.data.photos import FeatureSampler, encoded
 from memory_adapt.models.interface import OnlineClassifier
+from memory_adapt.models.photos import PhotoLearner
 from memory_adapt.training.validation import evaluate_predictions
 from priors_shared.datasets import ImageDataset
 from priors_shared.episodes import (
@@ -60,6 +62,18 @@ def evaluate(
     accuracy = evaluate_predictions(predict, sampler, episodes=episodes, seed=seed, batch=batch)
     model.train(was_training)
     return accuracy
+
+
+def stream_sampler(
+    model: OnlineClassifier, dataset: ImageDataset, **options: Any
+) -> OnlineEpisodeSampler:
+    """Streams of a data set for a learner; one of photos gets each image's features, computed once.
+
+    options: of `OnlineEpisodeSampler`.
+    """
+    if isinstance(model, PhotoLearner):
+        return FeatureSampler(encoded(dataset, model.encoder.loaded), **options)
+    return OnlineEpisodeSampler(dataset, **options)
 
 
 def take_away(

@@ -23,12 +23,12 @@ from memory_adapt.checks import (
 )
 from memory_adapt.config import CHECKPOINT_KIND, ModelConfig, current_names
 from memory_adapt.models.interface import OnlineClassifier, State
+from memory_adapt.models.opn import PrototypeLearner
 from memory_adapt.models.photos import PhotoLearner
 from memory_adapt.models.registry import build_model, config_from_json, config_to_json
 from priors_shared.checkpoints import CONFIG, find_weights, load_state, load_weights, save_weights
-from priors_shared.datasets import ImageDataset
 from priors_shared.devices import choose_device
-from priors_shared.episodes import NULL_LABEL, OnlineEpisodeSampler, delay_labels
+from priors_shared.episodes import NULL_LABEL, delay_labels
 from priors_shared.errors import UserError, first_line
 
 SHIPPED = Path(__file__).parent / "weights"
@@ -208,14 +208,44 @@ class OnlineLearner:
             previous_labels: int (batch,), -1 where no label is known.
             state: of `reset(batch=...)`, or single states concatenated key by key.
         """
+        logits, _, state = self.score_batch(images, previous_labels, state)
+        return logits, state
+
+    def score_batch(
+        self, images: Array, previous_labels: Array, state: State
+    ) -> tuple[Float[Tensor, "batch ways"], Float[Tensor, " batch"] | None, State]:
+        """`step_batch`, and how surely each image is of none of the classes seen: 0 .. 1.
+
+        The score is that of learners of prototypes (`opn`, `cpm`, those of photos); None from the others.
+        """
         images = self._checked_images(images, "batch")
         state = checked_state(state, self._initial, len(images), self.device, self.model.by_slot)
         ways = int(state[WAYS][0])
         labels = checked_labels(previous_labels, images.shape[:1], ways, self.device)
+        return self.advance(images, labels, state)
+
+    @torch.no_grad()
+    def advance(
+        self, images: Tensor, labels: Int[Tensor, " batch"], state: State
+    ) -> tuple[Float[Tensor, "batch ways"], Float[Tensor, " batch"] | None, State]:
+        """`score_batch` of what was checked before; images may be those of `prepared`."""
         inner = {name: value for name, value in state.items() if name != WAYS}
-        with torch.no_grad():
+        unknown = None
+        if isinstance(self.model, PrototypeLearner):
+            features = self.model.encoder(images.unsqueeze(0))
+            logits, score, after = self.model.scores(features, labels.unsqueeze(0), inner)
+            logits, unknown = logits.squeeze(0), score.squeeze(0).sigmoid()
+        else:
             logits, after = self.model.step(images, labels, inner)
-        return logits[:, :ways], {**_contiguous(after), WAYS: state[WAYS]}
+        ways = int(state[WAYS][0])
+        return logits[:, :ways], unknown, {**_contiguous(after), WAYS: state[WAYS]}
+
+    def prepared(self, images: Array) -> Tensor:
+        """Images as `advance` takes them, checked; of photos what their encoder makes of them, which is smaller."""
+        images = self._checked_images(images, "batch")
+        if isinstance(self.model, PhotoLearner):
+            return self.model.encoder(images)[..., None, None]
+        return images
 
     def predict_stream(
         self, images: Array, labels: Array, delay: int = 1, *, ways: int | None = None
@@ -295,20 +325,6 @@ class OnlineLearner:
     @cached_property
     def _initial(self) -> State:
         return self.model.initial_state(1)
-
-
-def stream_sampler(
-    learner: OnlineLearner, dataset: ImageDataset, **options: Any
-) -> OnlineEpisodeSampler:
-    """Streams of a data set for a learner; one of photos gets each image's features, computed once.
-
-    options: of `OnlineEpisodeSampler`.
-    """
-    if isinstance(learner.model, PhotoLearner):
-        from memory_adapt.data.photos import FeatureSampler, encoded
-
-        return FeatureSampler(encoded(dataset, learner.model.encoder.loaded), **options)
-    return OnlineEpisodeSampler(dataset, **options)
 
 
 def _delay_of(record: Mapping[str, Any]) -> int:

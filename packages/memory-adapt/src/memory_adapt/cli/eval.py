@@ -80,9 +80,9 @@ class Eval:
     def run(self) -> None:
         """Print the table; write the JSON and the plot that are asked for."""
         from memory_adapt.data.images import load_images
-        from memory_adapt.evaluation import cheap_blind_bound, samples_needed
+        from memory_adapt.evaluation import cheap_blind_bound, samples_needed, stream_sampler
         from memory_adapt.plots import check_figure_path, save_figure, shots_figure
-        from memory_adapt.pretrained import OnlineLearner, stream_sampler
+        from memory_adapt.pretrained import OnlineLearner
         from priors_shared.devices import set_threads
         from priors_shared.files import check_output_file
 
@@ -103,7 +103,12 @@ class Eval:
         dataset = load_images(name, self.split, self.data_root, learner.config, ways)
         samples = samples_needed(dataset, self.shots, self.samples)
         sampler = stream_sampler(
-            learner, dataset, ways=ways, shots=samples, delay=learner.delay, device=learner.device
+            learner.model,
+            dataset,
+            ways=ways,
+            shots=samples,
+            delay=learner.delay,
+            device=learner.device,
         )
         results = self._evaluate(learner, sampler)
         blind = cheap_blind_bound(ways, samples)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 import subprocess
@@ -319,7 +320,6 @@ def test_adapt_prints_and_writes(
 def test_adapt_names_bad_folders(
     run: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert "12 classes" in fail(capsys, "adapt", str(run), str(folder))
     two = ["--classes", "class00", "class01"]
     assert "fewer than the 6 per class" in fail(
         capsys, "adapt", str(run), str(folder), *two, "--shots", "6"
@@ -328,6 +328,40 @@ def test_adapt_names_bad_folders(
     (images / "empty").mkdir()
     assert "empty has no images" in fail(capsys, "adapt", str(run), str(images))
     assert "does not exist" in fail(capsys, "adapt", str(run), str(tmp_path / "nowhere"))
+
+
+def test_predict_names_unlabelled_images_with_what_adapt_learned(
+    run: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Twelve classes, though the learner was trained with two."""
+    state, out = tmp_path / "new" / "state.safetensors", tmp_path / "out"
+    cli.main(["adapt", str(run), str(folder), "--out", str(out), "--save-state", str(state)])
+    assert f"predict {run} IMAGES --state {state}" in capsys.readouterr().out
+    unlabelled = tmp_path / "unlabelled"
+    for name in ("class03", "class07"):
+        (unlabelled / name).mkdir(parents=True)
+        shutil.copy(folder / name / "0.png", unlabelled / name)
+    Image.new("RGB", (9, 9), "red").save(unlabelled / "other.png")
+    (unlabelled / "broken.png").write_bytes(b"no image")
+    kept = state.read_bytes()
+    argv = ["predict", str(run), str(unlabelled), "--state", str(state)]
+    cli.main([*argv, "--out", str(tmp_path / "predicted.csv"), "--invert", "yes"])
+    shown = capsys.readouterr()
+    assert "broken.png" in shown.err
+    assert "3 images, 12 known classes" in shown.out
+    with open(tmp_path / "predicted.csv", newline="") as file:
+        rows = {Path(row["file"]).parent.name: row for row in csv.DictReader(file)}
+    for name in ("class03", "class07"):
+        assert rows[name]["nearest"] == name
+        assert 0 <= float(rows[name]["unknown"]) <= 1
+    assert state.read_bytes() == kept
+
+    assert "a state of another learner" in fail(capsys, *argv[:1], "omniglot-5way-cpu", *argv[2:])
+    assert "no such file" in fail(capsys, *argv[:3], "--state", str(tmp_path / "gone"))
+    assert "not a state" in fail(capsys, *argv[:3], "--state", str(unlabelled / "other.png"))
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert "none that can be read" in fail(capsys, *argv[:2], str(empty), *argv[3:])
 
 
 def test_export_stands_alone(

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from memory_adapt.pretrained import OnlineLearner
+from memory_adapt.stream import StreamClassifier, calibrated_threshold
 from priors_shared.datasets import ImageDataset
 from priors_shared.datasets.base import as_float
 from priors_shared.episodes import delay_labels, generator_for
@@ -41,6 +42,8 @@ class Prediction:
     """the class that was predicted before its label came"""
     probability: float
     """of the predicted class, as the learner sees it"""
+    unknown: float | None
+    """how surely it is of none of the classes seen, 0 .. 1; None of learners that do not tell"""
     seen: int
     """earlier images of the class in the stream: the k of k-shot"""
     known: int
@@ -95,10 +98,11 @@ def _one_stream(
     state = learner.reset(dataset.classes)
     seen, known = [0] * dataset.classes, [0] * dataset.classes
     for step, item in enumerate(items.tolist()):
-        arrived = None if feedback[step] < 0 else feedback[step]
-        if arrived is not None:
-            known[arrived] += 1
-        logits, state = learner.step(as_float(dataset.images[item]), arrived, state)
+        if feedback[step] >= 0:
+            known[feedback[step]] += 1
+        image = as_float(dataset.images[item]).unsqueeze(0)
+        label = torch.tensor([feedback[step]])
+        (logits,), unknown, state = learner.score_batch(image, label, state)
         best = int(logits.argmax())
         slot = int(labels[step])
         yield Prediction(
@@ -109,10 +113,23 @@ def _one_stream(
             label=dataset.class_names[class_of_slot[slot]],
             predicted=dataset.class_names[class_of_slot[best]],
             probability=float(logits.softmax(-1)[best]),
+            unknown=None if unknown is None else float(unknown),
             seen=seen[slot],
             known=known[slot],
         )
         seen[slot] += 1
+
+
+def remember(
+    learner: OnlineLearner, dataset: ImageDataset, predictions: Sequence[Prediction]
+) -> StreamClassifier:
+    """What the learner knows at the end of the first pass, with its own scores for "none of the known classes"."""
+    first = [p for p in predictions if p.repeat == 1]
+    scores = [p.unknown for p in first if p.known and p.unknown is not None]
+    classifier = StreamClassifier(learner, unknown_above=calibrated_threshold(scores))
+    for p in first:
+        classifier.observe(as_float(dataset.images[p.item]), p.label)
+    return classifier
 
 
 def accuracy_of(predictions: Sequence[Prediction]) -> ShotAccuracy:
@@ -138,6 +155,7 @@ def write_predictions(path: Path, predictions: Sequence[Prediction]) -> None:
     for prediction in predictions:
         row = asdict(prediction)
         row["probability"] = f"{prediction.probability:.4f}"
+        row["unknown"] = "" if prediction.unknown is None else f"{prediction.unknown:.4f}"
         writer.writerow(row | {"correct": int(prediction.correct)})
     path.parent.mkdir(parents=True, exist_ok=True)
     # File names need not be text: what is none keeps its bytes.

@@ -224,6 +224,11 @@ class StreamClassifier:
         return classifier
 
 
+def delay_of(path: str | Path) -> int:
+    """The delay of labels that a saved stream's learner must have. Raises UserError as `StreamClassifier.load`."""
+    return len(_read(Path(path))[0]["due"])
+
+
 def calibrated_threshold(scores: Sequence[float]) -> float | None:
     """A value for `unknown_above`: at most `FALSE_ALARMS` of images of known classes are expected above it.
 

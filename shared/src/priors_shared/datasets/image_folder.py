@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -82,12 +83,9 @@ def load_image_folder(
         names.append(folder.name)
     if not names:
         raise UserError(f"no images under {root}: put {_SUFFIX_TEXT} files in one folder per class")
-    stacked = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
-    if invert is True or (invert == "auto" and channels == 1 and _border_is_light(stacked)):
-        stacked = 255 - stacked
     return ImageDataset(
         name=root.resolve().name,
-        images=stacked,
+        images=_stacked(images, invert),
         targets=torch.tensor(targets),
         class_names=tuple(names),
         split=split,
@@ -95,6 +93,56 @@ def load_image_folder(
         source=str(root),
         paths=tuple(paths),
     )
+
+
+@dataclass(frozen=True)
+class Unlabelled:
+    """Images without classes: uint8, the file of each, and (path, reason) of what could not be read."""
+
+    images: UInt8[Tensor, "items channels height width"]
+    paths: tuple[str, ...]
+    skipped: tuple[tuple[str, str], ...]
+
+
+def load_unlabelled(
+    path: str | Path,
+    *,
+    image_size: int,
+    channels: int,
+    invert: bool | Literal["auto"] = False,
+) -> Unlabelled:
+    """An image file, or all in a folder and those below it, by path; as `load_image_folder` takes them.
+
+    Raises UserError when there is none that can be read.
+    """
+    root = Path(path).expanduser()
+    if not root.exists():
+        raise UserError(f"images {root}: does not exist; check the path")
+    files = [root] if root.is_file() else sorted(f for f in root.rglob("*") if f.is_file())
+    images, paths, skipped = [], [], []
+    for file in files:
+        if file != root and not _shown(file, root):
+            continue
+        picture = _read(file, image_size, channels)
+        if isinstance(picture, str):
+            skipped.append((str(file), picture))
+        else:
+            images.append(picture)
+            paths.append(str(file))
+    if not images:
+        why = f" ({skipped[0][0]}: {skipped[0][1]})" if skipped else ""
+        raise UserError(f"images {root}: none that can be read{why}; they are {_SUFFIX_TEXT} files")
+    return Unlabelled(_stacked(images, invert), tuple(paths), tuple(skipped))
+
+
+def _stacked(
+    images: list[np.ndarray], invert: bool | Literal["auto"]
+) -> UInt8[Tensor, "items channels height width"]:
+    stacked = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
+    grey = stacked.shape[1] == 1
+    if invert is True or (invert == "auto" and grey and _border_is_light(stacked)):
+        return 255 - stacked
+    return stacked
 
 
 _SUFFIX_TEXT = ", ".join(SUFFIXES[:-1]) + f" or {SUFFIXES[-1]}"

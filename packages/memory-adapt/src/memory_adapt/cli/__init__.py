@@ -15,6 +15,7 @@ PROGRAM = Program(
         "train": "memory_adapt.cli.train:Train",
         "eval": "memory_adapt.cli.eval:Eval",
         "adapt": "memory_adapt.cli.adapt:Adapt",
+        "predict": "memory_adapt.cli.predict:Predict",
         "export": "memory_adapt.cli.export:Export",
         "presets": "memory_adapt.cli.train:Presets",
         "cost": "memory_adapt.cli.cost:Cost",

@@ -44,6 +44,8 @@ class Adapt:
     seed: Seed = 0
     out: Annotated[Path, arg(metavar="DIR")] = Path("adapted")
     """folder for predictions.csv, shots.png and stream.png"""
+    save_state: Annotated[Path | None, described("FILE", "")] = None
+    """keep what was learned, in the first pass, for `predict --state`"""
     quiet: bool = False
     """no line per image, only the summary"""
     device: Device = "cpu"
@@ -56,12 +58,15 @@ class Adapt:
 
     def run(self) -> None:
         """Print a line per image and the summary; write predictions and figures."""
-        from memory_adapt.adaptation import adapt, write_predictions
+        from memory_adapt.adaptation import adapt, remember, write_predictions
         from memory_adapt.data.folders import describe_conversions, load_stream_folder
         from memory_adapt.pretrained import OnlineLearner
         from priors_shared.devices import set_threads
+        from priors_shared.files import check_output_file
 
         set_threads(self.threads)
+        if self.save_state is not None:
+            check_output_file(self.save_state)
         learner = OnlineLearner.from_pretrained(self.checkpoint, self.device, delay=self.delay)
         dataset = load_stream_folder(
             self.folder,
@@ -69,6 +74,7 @@ class Adapt:
             classes=self.classes,
             shots=self.shots,
             seed=self.seed,
+            any_ways=learner.any_ways,
             invert={"auto": "auto", "yes": True, "no": False}[self.invert],  # type: ignore[arg-type]
         )
         for path, reason in dataset.skipped:
@@ -88,6 +94,16 @@ class Adapt:
         self._summarise(predictions, dataset)
         for name in ("predictions.csv", "shots.png", "stream.png"):
             say(f"written  {self.out / name}")
+        if self.save_state is not None:
+            memory = remember(learner, dataset, predictions)
+            memory.save(self.save_state)
+            say(f"state    {self.save_state}")
+            say(f"next     memory-adapt predict {self.checkpoint} IMAGES --state {self.save_state}")
+            if memory.unknown_above is None:
+                note(
+                    "predict will name a known class for every image: to answer none of them takes a learner of "
+                    "prototypes (opn, cpm, photos) and 19 images or more whose class was known"
+                )
 
     def _say_step(self, predictions: Sequence[Prediction], widest: int) -> None:
         p = predictions[-1]

@@ -24,11 +24,13 @@ def load_stream_folder(
     classes: Sequence[str] = (),
     shots: int | None = None,
     seed: int = 0,
+    any_ways: bool = False,
     invert: bool | Literal["auto"] = "auto",
 ) -> ImageDataset:
     """The folder's images as the learner takes them: resized, converted, `shots` random ones a class.
 
-    classes: names of the subfolders to use, none for all. seed: draws the shots.
+    classes: names of the subfolders to use, none for all. seed: draws the shots. any_ways: more
+    classes than the model's label slots will do.
     `skipped` lists what could not be read.
     Raises UserError when there are more classes than label slots or fewer than two, a class is
     unknown or has no image, or one has fewer images than `shots`.
@@ -53,7 +55,7 @@ def load_stream_folder(
             )
         if name not in names:
             raise UserError(f"classes {name}: {folder} has {', '.join(names)}")
-    if len(wanted) > model.ways:
+    if len(wanted) > model.ways and not any_ways:
         raise UserError(
             f"{folder} has {len(wanted)} classes, more than the learner's {model.ways} label "
             f"slots: choose up to {model.ways} classes (there are {_listed(wanted)})"

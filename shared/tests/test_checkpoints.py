@@ -23,6 +23,7 @@ from priors_shared.checkpoints import (
     checkpoint_kind,
     find_weights,
     has_training_state,
+    load_module,
     load_state,
     load_training_state,
     load_weights,
@@ -589,3 +590,20 @@ def test_a_following_process_writes_no_checkpoint(
     monkeypatch.setenv("RANK", "0")
     save_weights(tmp_path / "m", net, kind="k", config={})
     assert (tmp_path / "m").is_dir()
+
+
+def test_a_module_is_built_from_its_record_and_draws_nothing(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    saved = nn.Linear(3, 2)
+    save_weights(tmp_path, saved, kind="line", config={"inputs": 3}, half=True)
+    record, weights = load_weights(tmp_path, kind="line")
+    before = torch.random.get_rng_state()
+    loaded = load_module(tmp_path, lambda: nn.Linear(record["config"]["inputs"], 2), weights)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert loaded.weight.dtype == torch.float32
+    assert torch.equal(loaded.weight, saved.weight.half().float())
+    assert not loaded.training
+    with pytest.raises(UserError, match=r"describes no model \('outputs'\); was it written"):
+        load_module(tmp_path, lambda: nn.Linear(3, record["config"]["outputs"]), weights)
+    with pytest.raises(UserError, match="do not fit the model"):
+        load_module(tmp_path, lambda: nn.Linear(10**9, 10**9), weights)  # takes no memory

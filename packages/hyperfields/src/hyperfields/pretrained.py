@@ -15,9 +15,14 @@ from hyperfields.conditioning.text import TextEncoder, named_encoder, normalise
 from hyperfields.config import FIELD_KIND, MODEL_KIND, SHIPPED, ModelConfig
 from hyperfields.fields.field import Field
 from hyperfields.hypernetwork.network import HyperNetwork
-from hyperfields.loading import load_module
 from hyperfields.records import config_from, with_present_names
-from priors_shared.checkpoints import checkpoint_kind, find_weights, load_weights, save_weights
+from priors_shared.checkpoints import (
+    checkpoint_kind,
+    find_weights,
+    load_module,
+    load_weights,
+    save_weights,
+)
 from priors_shared.errors import UserError
 
 TRAIN_COMMAND = "hyperfields distill"

@@ -14,7 +14,8 @@ from hypernet_maml.config import CHECKPOINT_KIND, META_KIND, InnerLoop, NetworkC
 from hypernet_maml.evaluation import adapted
 from hypernet_maml.models.layers import set_batch_statistics
 from hypernet_maml.models.networks import Classifier, build_network
-from priors_shared.checkpoints import CONFIG, find_weights, load_weights
+from priors_shared.checkpoints import checkpoint_kind, find_weights, load_module, load_weights
+from priors_shared.checkpoints.names import locate
 from priors_shared.devices import choose_device
 from priors_shared.errors import UserError
 
@@ -77,11 +78,7 @@ class FewShotLearner:
         place = choose_device(device)
         source = find_weights(name, shipped=SHIPPED, command=TRAIN_COMMAND)
         record, weights = load_weights(source, kind=META_KIND, revision=revision)
-        try:
-            learner = build_learner(record["config"])
-            learner.load_state_dict(weights)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise _does_not_fit(source, error) from error
+        learner = load_module(source, lambda: build_learner(record["config"]), weights)
         return cls(learner.to(place), trained=record.get("trained"))
 
     @property
@@ -139,33 +136,16 @@ def load_network(
         UserError: nothing there, a checkpoint of something else, or damaged files.
     """
     source = find_weights(name, shipped=SHIPPED, command="hypernet-maml train")
-    try:
-        record, weights = load_weights(source, kind=CHECKPOINT_KIND, revision=revision)
-    except UserError as error:
-        if META_KIND not in str(error):
-            raise
+    if checkpoint_kind(locate(source, revision)) == META_KIND:
         learner = FewShotLearner.from_pretrained(name, revision=revision)
         set_batch_statistics(learner.net, None)
-        record, _ = load_weights(source, kind=META_KIND, revision=revision)
-        return learner.net.eval(), NetworkConfig(**record["config"]["network"]), learner.trained
-    try:
-        config = NetworkConfig(**record["config"])
-        net = build_network(config)
-        net.load_state_dict(weights)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise _does_not_fit(source, error) from error
-    return net.eval(), config, dict(record.get("trained", {}))
+        return learner.net, learner.network, learner.trained
+    record, weights = load_weights(source, kind=CHECKPOINT_KIND, revision=revision)
+    net = load_module(source, lambda: build_network(NetworkConfig(**record["config"])), weights)
+    return net, net.config, dict(record.get("trained", {}))
 
 
 def build_learner(shape: dict[str, Any]) -> MetaLearner:
     """The untrained learner of a checkpoint's configuration."""
     net = build_network(NetworkConfig(**shape["network"]))
     return MetaLearner(net, InnerLoop(**shape["inner"]))
-
-
-def _does_not_fit(source: str | Path, error: Exception) -> UserError:
-    detail = " ".join(str(error).split())
-    return UserError(
-        f"{source}: the checkpoint's {CONFIG} and weights make no network ({detail}); was it written by "
-        "another version?"
-    )

@@ -26,10 +26,10 @@ from memory_adapt.models.interface import OnlineClassifier, State
 from memory_adapt.models.opn import PrototypeLearner
 from memory_adapt.models.photos import PhotoLearner
 from memory_adapt.models.registry import build_model, config_from_json, config_to_json
-from priors_shared.checkpoints import CONFIG, find_weights, load_state, load_weights, save_weights
+from priors_shared.checkpoints import find_weights, load_module, load_weights, save_weights
 from priors_shared.devices import choose_device
 from priors_shared.episodes import NULL_LABEL, delay_labels
-from priors_shared.errors import UserError, first_line
+from priors_shared.errors import UserError
 
 SHIPPED = Path(__file__).parent / "weights"
 _LOG = logging.getLogger(__name__)
@@ -85,25 +85,19 @@ class OnlineLearner:
         place = choose_device(device)
         source = find_weights(name, shipped=SHIPPED, command="memory-adapt train")
         record, weights = load_weights(source, kind=CHECKPOINT_KIND, revision=revision)
-        try:
-            config = config_from_json(record["config"])
-            trained = current_names(record.get("trained") or {})
+        trained: dict[str, Any] = {}
+
+        def make() -> OnlineClassifier:
+            trained.update(current_names(record.get("trained") or {}))
             trained_delay = _delay_of(record)
-            delay = trained_delay if delay is None else delay
-            with torch.device("meta"):  # sizes alone: a damaged configuration may name huge ones
-                sizes = {n: v.shape for n, v in build_model(config).state_dict().items()}
-        except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise UserError(
-                f"{source}: its {CONFIG} makes no learner ({first_line(error)}); was it written by "
-                "another version?"
-            ) from error
-        if sizes != {n: v.shape for n, v in weights.items()}:
-            raise UserError(f"{source}: its {CONFIG} and weights make no learner: sizes differ")
-        model = build_model(config, delay=delay)
-        load_state(model, weights, source)
+            return build_model(
+                config_from_json(record["config"]), delay=trained_delay if delay is None else delay
+            )
+
+        model = load_module(source, make, weights)
         learner = cls(model.to(place), trained=trained)
-        learner._trained_delay = trained_delay
-        learner._warn_of(delay)
+        learner._trained_delay = _delay_of(record)
+        learner._warn_of(model.delay)
         return learner
 
     def save_pretrained(self, folder: str | Path, **extra: Any) -> None:

@@ -8,7 +8,7 @@ from priors_shared.checkpoints.training_state import (
     load_training_state,
     save_training_state,
 )
-from priors_shared.checkpoints.weights import load_state, load_weights, save_weights
+from priors_shared.checkpoints.weights import load_module, load_state, load_weights, save_weights
 
 __all__ = [
     "CONFIG",
@@ -18,6 +18,7 @@ __all__ = [
     "find_weights",
     "has_training_state",
     "has_weights",
+    "load_module",
     "load_state",
     "load_training_state",
     "load_weights",

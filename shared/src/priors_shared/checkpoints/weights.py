@@ -1,9 +1,10 @@
 """A trained model: `model.safetensors` and the `config.json` that builds it anew."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from priors_shared.checkpoints.names import locate
@@ -15,7 +16,9 @@ from priors_shared.checkpoints.pair import (
     require_finite,
     write_pair,
 )
-from priors_shared.errors import UserError
+from priors_shared.errors import UserError, first_line
+
+_Module = TypeVar("_Module", bound=nn.Module)
 
 
 def save_weights(
@@ -74,21 +77,63 @@ def load_weights(
     return record, tensors
 
 
-def load_state(
-    module: nn.Module, tensors: Mapping[str, Tensor], path: str | Path, *, assign: bool = False
-) -> None:
+def load_state(module: nn.Module, tensors: Mapping[str, Tensor], path: str | Path) -> None:
     """Put weights into the module that they were saved from.
 
     Args:
         module: built from the checkpoint's config.
         tensors: of `load_weights` or a `TrainingState`.
         path: where they come from, for the message.
-        assign: take the tensors themselves, as a module on the device `meta` needs.
 
     Raises:
         UserError: they do not fit; names the first that does not.
     """
-    wanted = module.state_dict()
+    _require_fit(module.state_dict(), tensors, path)
+    module.load_state_dict(dict(tensors))
+
+
+def load_module(
+    source: str | Path, make: Callable[[], _Module], tensors: Mapping[str, Tensor]
+) -> _Module:
+    """The module that a checkpoint's record describes, with its weights, in evaluation mode on the CPU.
+
+    Nothing is drawn from torch's generator.
+
+    Args:
+        source: of the checkpoint, for errors.
+        make: builds the module from the record.
+        tensors: of `load_weights`.
+
+    Raises:
+        UserError: the record describes none, or the weights are another's.
+    """
+    try:
+        # On no device first: sizes that a damaged record claims take no memory.
+        with torch.device("meta"):
+            wanted = make().state_dict()
+    except UserError:
+        raise
+    except (
+        AttributeError,
+        LookupError,
+        TypeError,
+        ValueError,
+        ArithmeticError,
+        RuntimeError,
+    ) as error:
+        raise UserError(
+            f"{source}: its {CONFIG} describes no model ({first_line(error)}); was it written by another version?"
+        ) from error
+    _require_fit(wanted, tensors, source)
+    with torch.random.fork_rng(devices=[]):
+        module = make()
+    module.load_state_dict(dict(tensors))
+    return module.eval()
+
+
+def _require_fit(
+    wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor], path: str | Path
+) -> None:
     for name in [*wanted, *(n for n in tensors if n not in wanted)]:
         if name not in tensors:
             detail = f"{name} is missing"
@@ -105,4 +150,3 @@ def load_state(
             f"{path}: the weights do not fit the model of its {CONFIG} ({detail}); was it written by another "
             "version?"
         )
-    module.load_state_dict(dict(tensors), assign=assign)

@@ -25,10 +25,9 @@ from hyperfields.evaluation import TOP, top_k
 from hyperfields.experiments.figure_4_8 import Optimisations, optimisations
 from hyperfields.fields.cameras import evaluation_views, sample_orbit
 from hyperfields.fields.rendering import composite_over
-from hyperfields.loading import load_module
 from hyperfields.scenes import MATERIALS, NOVEL_SHAPES, SHAPES, scene_of
 from hyperfields.scenes.scene import Traced
-from priors_shared.checkpoints import has_weights, load_weights, save_weights
+from priors_shared.checkpoints import has_weights, load_module, load_weights, save_weights
 from priors_shared.episodes import generator_for
 from priors_shared.experiments import Experiment, Lab, rows_over_seeds
 

@@ -27,9 +27,8 @@ from hyperfields.fields.rendering import (
     render_image,
 )
 from hyperfields.fields.surface import to_mesh
-from hyperfields.loading import load_module
 from hyperfields.records import config_from
-from priors_shared.checkpoints import load_weights, save_weights
+from priors_shared.checkpoints import load_module, load_weights, save_weights
 
 if TYPE_CHECKING:
     import trimesh

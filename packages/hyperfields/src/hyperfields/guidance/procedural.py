@@ -21,9 +21,8 @@ from hyperfields.config import SHIPPED, SHIPPED_GUIDANCE, UNetConfig
 from hyperfields.fields.cameras import orbit
 from hyperfields.guidance.diffusion import DiffusionGuidance
 from hyperfields.guidance.score import View, add_noise, noise_of
-from hyperfields.loading import load_module
 from hyperfields.records import config_from, with_present_names
-from priors_shared.checkpoints import checkpoint_kind, find_weights, load_weights
+from priors_shared.checkpoints import checkpoint_kind, find_weights, load_module, load_weights
 from priors_shared.errors import UserError
 
 KIND = "hyperfields guidance"

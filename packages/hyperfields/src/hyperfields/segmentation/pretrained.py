@@ -14,12 +14,11 @@ from torch import Tensor
 from hyperfields.config import SEGMENT_KIND, SHIPPED, ModelConfig
 from hyperfields.fields.cameras import Camera
 from hyperfields.fields.field import Field
-from hyperfields.loading import load_module
 from hyperfields.records import config_from, with_present_names
 from hyperfields.scenes.variations import PARTS
 from hyperfields.segmentation.network import SegmentationNetwork
 from hyperfields.segmentation.scenes import resized, view_inputs
-from priors_shared.checkpoints import find_weights, load_weights, save_weights
+from priors_shared.checkpoints import find_weights, load_module, load_weights, save_weights
 from priors_shared.errors import UserError
 
 TRAIN_COMMAND = "hyperfields train segmentation_cpu"

@@ -15,7 +15,7 @@ from hypernet_maml.tcr.distances import part_distances, tcrdist
 from hypernet_maml.tcr.features import Described
 from hypernet_maml.tcr.ranker import Ranker, describe
 from hypernet_maml.tcr.receptors import Chain, Receptor
-from priors_shared.checkpoints import find_weights, load_state, load_weights, save_weights
+from priors_shared.checkpoints import find_weights, load_module, load_weights, save_weights
 from priors_shared.errors import UserError, first_line
 
 SHIPPED = Path(__file__).parent.parent / "weights"
@@ -223,15 +223,11 @@ def _config(ranker: Ranker) -> dict[str, Any]:
 def _ranker(
     record: Mapping[str, Any], weights: Mapping[str, torch.Tensor], source: str | Path
 ) -> Ranker:
-    try:
+    def make() -> Ranker:
         config = dict(record["config"])
-        ranker = Ranker(ModelConfig(**config.pop("model")), **config)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise UserError(
-            f"{source}: its config.json makes no hypernetwork ({first_line(error)})"
-        ) from error
-    load_state(ranker, dict(weights), Path(source))
-    return ranker.eval()
+        return Ranker(ModelConfig(**config.pop("model")), **config)
+
+    return load_module(source, make, weights)
 
 
 def _conformal(strangeness: np.ndarray) -> Any:

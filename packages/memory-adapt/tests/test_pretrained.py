@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -278,6 +280,17 @@ def test_a_learner_that_is_told_the_delay_checks_it(tmp_path: Path) -> None:
     learner.save_pretrained(tmp_path / "opn")
     told = OnlineLearner.from_pretrained(tmp_path / "opn", delay=3)
     assert torch.isfinite(told.predict_stream(images, labels, delay=3)).all()
+
+
+def test_loading_a_learner_does_not_load_torchs_compiler() -> None:
+    """It takes seconds; a user who asks about one image would wait for it."""
+    code = (
+        "import sys; from memory_adapt import OnlineLearner\n"
+        "for name in ('omniglot-5way-cpu', 'omniglot-5way-cpm-cpu', 'photos-cpu'):\n"
+        "    OnlineLearner.from_pretrained(name)\n"
+        "sys.exit('torch._dynamo' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 def test_saved_learner_comes_back_the_same(tmp_path: Path) -> None:

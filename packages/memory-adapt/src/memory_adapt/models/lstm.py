@@ -65,6 +65,8 @@ def chrono_init(lstm: nn.LSTM, steps: int) -> None:
     """
     if steps < 2:
         raise ValueError(f"chrono_steps must be at least 2, got {steps}")
+    if lstm.weight_hh_l0.is_meta:
+        return  # shapes alone: arithmetic on them would load torch's compiler, for seconds
     size = lstm.hidden_size
     with torch.no_grad():
         for layer in range(lstm.num_layers):

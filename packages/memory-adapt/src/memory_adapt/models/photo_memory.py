@@ -15,6 +15,8 @@ the stream. Gates depend on a layer's input alone, so all steps of a stream run 
 
 from __future__ import annotations
 
+import math
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -40,7 +42,7 @@ class LabelledLayer(nn.Module):
         self.write = nn.Linear(width, 1)
         self.inner = nn.Linear(3 * width, hidden)
         self.outer = nn.Linear(hidden, width, bias=False)
-        self.log_theta = nn.Parameter(torch.tensor(TEMPERATURE).log())
+        self.log_theta = nn.Parameter(torch.tensor(math.log(TEMPERATURE)))
         nn.init.zeros_(self.write.weight)
         nn.init.zeros_(self.write.bias)
         nn.init.zeros_(self.outer.weight)

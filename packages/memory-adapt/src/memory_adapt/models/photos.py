@@ -12,6 +12,8 @@ The state's size depends on `ways`, no weight does.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -84,8 +86,11 @@ class PhotoLearner(PrototypeLearner):
         self.encoder = FrozenEncoder(config.encoder, config.features)
         self.register_buffer("centre", torch.zeros(config.features))
         self.projection = nn.Linear(config.features, config.width, bias=False)
-        nn.init.eye_(self.projection.weight)
-        self.log_tau = nn.Parameter(torch.tensor(TEMPERATURE).log())
+        with (
+            torch.no_grad()
+        ):  # not by `eye_`: where only shapes are made, that loads torch's compiler, for seconds
+            self.projection.weight.zero_().diagonal().fill_(1)
+        self.log_tau = nn.Parameter(torch.tensor(math.log(TEMPERATURE)))
         self.beta = nn.Parameter(torch.tensor(-TEMPERATURE / 2))
         self.gamma = nn.Parameter(torch.tensor(1.0))
 

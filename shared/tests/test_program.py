@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import pytest
 
+from priors_shared import testing
 from priors_shared.cli import Program, TrainVerb
 from priors_shared.errors import UserError
 from priors_shared.ranges import require
@@ -70,11 +71,7 @@ def importable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def refused(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
-    with pytest.raises(SystemExit) as stop:
-        PROGRAM.run(argv)
-    assert stop.value.code == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    return line
+    return testing.refused(PROGRAM.run, capsys, *argv)
 
 
 @pytest.mark.parametrize(

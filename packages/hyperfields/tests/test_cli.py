@@ -18,6 +18,7 @@ from hyperfields.fields.cameras import orbit
 from hyperfields.fields.field import Field
 from hyperfields.hypernetwork.network import HyperNetwork
 from hyperfields.pretrained import HyperFields, save_model
+from priors_shared import testing
 from priors_shared.runs import read_metrics
 from priors_shared.testing import run_on_two_processes
 
@@ -42,14 +43,8 @@ def model(tiny_text: str, tmp_path: Path) -> Path:
     return tmp_path / "model"
 
 
-def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    with pytest.raises(SystemExit) as stop:
-        main(arguments)
-    assert stop.value.code == 2
-    err = capsys.readouterr().err
-    assert err.count("error: ") == 1
-    assert "Traceback" not in err
-    return err.splitlines()[-1]
+def refused(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
+    return testing.refused(main, capsys, *argv)
 
 
 def test_distill_generate_eval_from_a_folder_of_renders(

@@ -160,7 +160,7 @@ def test_adapt_predicts_every_image_that_it_did_not_learn_from(
             ["eval", "LEARNER", "--dataset", "folder:IMAGES", "--shots", "9"],
             "fewer than the 9 shots",
         ),
-        (["eval", "LEARNER", "--shots", "0"], "--shots: 0 is less than 1"),
+        (["eval", "LEARNER", "--shots", "0"], "--shots must be at least 1, got 0"),
         (["eval", "LEARNER", "--episodes", "1"], "--episodes: 1, but an interval needs 2"),
         (["diagnose", "LEARNER", "--tasks", "0"], "--tasks: 0 is less than 1"),
         (["adapt", "LEARNER", "IMAGES/test", "--shots", "0"], "--shots: 0 is less than 1"),

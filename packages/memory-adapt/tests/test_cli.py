@@ -26,7 +26,7 @@ from memory_adapt.presets import PRESETS
 from priors_shared.datasets import ImageDataset
 from priors_shared.episodes import OnlineEpisodeSampler
 from priors_shared.runs import read_metrics
-from priors_shared.testing import run_on_two_processes
+from priors_shared.testing import refused, run_on_two_processes
 
 CLASSES, IMAGES = 12, 5
 
@@ -69,14 +69,7 @@ def run(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def fail(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
-    """The one line that the command leaves on stderr when it ends with code 2."""
-    with pytest.raises(SystemExit) as stopped:
-        cli.main(argv)
-    assert stopped.value.code == 2
-    lines = capsys.readouterr().err.splitlines()
-    errors = [line for line in lines if line.startswith("error: ")]
-    assert lines[-1:] == errors, lines
-    return errors[0]
+    return refused(cli.main, capsys, *argv)
 
 
 # --- help ---

@@ -21,7 +21,7 @@ from molfeat_diffusion.jobs import featurize
 from molfeat_diffusion.models.diffusion import MiDi
 from molfeat_diffusion.pretrained import save_model
 from priors_shared.runs import read_metrics
-from priors_shared.testing import run_on_two_processes
+from priors_shared.testing import refused, run_on_two_processes
 
 SMILES = ["CCO", "", "CC", "nonsense", "CN.Cl", "CF", "C[Si](C)C"]
 
@@ -41,13 +41,7 @@ def featurized(*options: str) -> None:
 
 
 def failed(*argv: str, capsys: pytest.CaptureFixture[str]) -> str:
-    with pytest.raises(SystemExit) as stop:
-        main(list(argv))
-    assert stop.value.code == 2
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
-    assert error.startswith("error: ")
-    return error
+    return refused(main, capsys, *argv)
 
 
 def test_every_row_of_a_table_comes_out_in_every_format(home: Path) -> None:

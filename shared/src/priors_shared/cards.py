@@ -1,8 +1,12 @@
 """Model cards: the README.md of weights to give away."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
+from priors_shared.errors import UserError
+from priors_shared.files import read_json
 from priors_shared.reports import Code, Table
 from priors_shared.reports.tables import escape_markdown
 
@@ -40,6 +44,27 @@ def model_card(
             case Code():
                 blocks.append(_fenced(part.text))
     return "\n\n".join(block for block in blocks if block) + "\n"
+
+
+def read_evaluation(path: Path, *keys: str, program: str) -> dict[str, Any]:
+    """What a program's `eval --out` wrote, for a card.
+
+    Args:
+        path: the file.
+        keys: what such a file has at least.
+        program: such as "hyperfields", for errors.
+
+    Raises:
+        UserError: no such file, or something else.
+    """
+    command = f"`{program} eval --out`"
+    try:
+        found = read_json(path)
+    except FileNotFoundError:
+        raise UserError(f"results {path}: no such file; {command} writes it") from None
+    if not set(keys) <= set(found):
+        raise UserError(f"results {path}: not what {command} writes")
+    return found
 
 
 def _fact(label: str, text: str | Sequence[str]) -> str:

@@ -24,7 +24,7 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, no_type_check
@@ -181,6 +181,19 @@ def killed_at_checkpoint(number: int) -> Generator[None, None, None]:
 
     with patch.object(training, "save_training_state", dies), pytest.raises(KeyboardInterrupt):
         yield
+
+
+def refused(
+    main: Callable[[Sequence[str]], object], capsys: pytest.CaptureFixture[str], *argv: str
+) -> str:
+    """The one line that a command leaves on stderr, after notes, when it ends with code 2."""
+    with pytest.raises(SystemExit) as stopped:
+        main(argv)
+    assert stopped.value.code == 2
+    lines = capsys.readouterr().err.splitlines()
+    errors = [line for line in lines if line.startswith("error: ")]
+    assert lines[-1:] == errors, lines
+    return errors[0]
 
 
 def run_on_two_processes(program: str, *arguments: str) -> str:

@@ -3,8 +3,9 @@
 The names below are loaded when they are first asked for: importing this package does not import torch.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from priors_shared.lazy import lazy_names
 
 if TYPE_CHECKING:
     from hyperfields.fields.cameras import Camera, orbit
@@ -14,15 +15,12 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = ["Camera", "Field", "HyperFields", "__version__", "orbit"]
 
-_MODULE_OF = {
-    "Camera": "fields.cameras",
-    "Field": "fields.field",
-    "HyperFields": "pretrained",
-    "orbit": "fields.cameras",
-}
-
-
-def __getattr__(name: str) -> object:
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "Camera": "fields.cameras",
+        "Field": "fields.field",
+        "HyperFields": "pretrained",
+        "orbit": "fields.cameras",
+    },
+)

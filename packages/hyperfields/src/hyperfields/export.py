@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 from hyperfields.conditioning.text import KNOWN
 from hyperfields.pretrained import HyperFields
-from priors_shared.cards import model_card
+from priors_shared.cards import model_card, read_evaluation
 from priors_shared.errors import UserError
 from priors_shared.files import fresh_folder, write_atomically
 from priors_shared.reports import Cell, Table
@@ -33,15 +32,7 @@ def read_results(path: Path, model: HyperFields) -> dict[str, Any]:
     Raises:
         UserError: no such file, no such result, or of a model that was trained otherwise.
     """
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"results {path}: {error.strerror}") from None
-    except ValueError as error:
-        raise UserError(f"results {path}: not JSON ({error})") from None
-    needed = {"means", "trained", "views", "size"}
-    if not isinstance(found, dict) or not needed <= set(found):
-        raise UserError(f"results {path}: not what `hyperfields eval --out` writes")
+    found = read_evaluation(path, "means", "trained", "views", "size", program="hyperfields")
     if found["trained"] != model.trained:
         raise UserError(f"results {path}: of a model that was trained otherwise; measure this one")
     return found

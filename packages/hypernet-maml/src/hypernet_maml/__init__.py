@@ -3,8 +3,9 @@
 The names below are loaded when they are first asked for: importing this package does not import torch.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from priors_shared.lazy import lazy_names
 
 if TYPE_CHECKING:
     from hypernet_maml.models.hyperconv import hyperize, reparameterize
@@ -13,15 +14,12 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = ["FewShotLearner", "__version__", "hyperize", "load_network", "reparameterize"]
 
-_MODULE_OF = {
-    "FewShotLearner": "pretrained",
-    "hyperize": "models.hyperconv",
-    "load_network": "pretrained",
-    "reparameterize": "models.hyperconv",
-}
-
-
-def __getattr__(name: str) -> object:
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "FewShotLearner": "pretrained",
+        "hyperize": "models.hyperconv",
+        "load_network": "pretrained",
+        "reparameterize": "models.hyperconv",
+    },
+)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections import Counter
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ from hypernet_maml.config import CHECKPOINT_KIND, META_KIND, NetworkConfig
 from hypernet_maml.models.hyperconv import reparameterize
 from hypernet_maml.models.networks import Classifier
 from hypernet_maml.pretrained import FewShotLearner
-from priors_shared.cards import model_card
+from priors_shared.cards import model_card, read_evaluation
 from priors_shared.checkpoints import save_weights
 from priors_shared.errors import UserError
 from priors_shared.files import write_atomically
@@ -92,26 +91,14 @@ def export_learner(learner: FewShotLearner, folder: Path, results: Sequence[Path
 
     Raises UserError for a file that is no such result.
     """
-    found = [_read_evaluation(path) for path in results]
+    keys = ("accuracy", "half_width", "dataset", "split", "ways", "shots", "episodes")
+    found = [read_evaluation(path, *keys, program="hypernet-maml") for path in results]
     net, inner = learner.learner.net, learner.learner.inner
     shape = {"network": asdict(learner.network), "inner": asdict(inner)}
     save_weights(
         folder, learner.learner, kind=META_KIND, config=shape, extra={"trained": learner.trained}
     )
     write_atomically(folder / "README.md", _card(folder.name, learner, net, found))
-
-
-def _read_evaluation(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; `hypernet-maml eval --out` writes it") from None
-    except ValueError as error:
-        raise UserError(f"{path}: not JSON ({error})") from None
-    needed = {"accuracy", "half_width", "dataset", "split", "ways", "shots", "episodes"}
-    if not isinstance(found, dict) or not needed <= set(found):
-        raise UserError(f"{path}: not what `hypernet-maml eval --out` writes")
-    return found
 
 
 def _card(

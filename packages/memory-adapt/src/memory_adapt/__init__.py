@@ -6,6 +6,8 @@ not import torch.
 
 from typing import TYPE_CHECKING
 
+from priors_shared.lazy import lazy_names
+
 if TYPE_CHECKING:
     from memory_adapt.pretrained import OnlineLearner
     from memory_adapt.stream import StreamClassifier
@@ -13,14 +15,4 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = ["OnlineLearner", "StreamClassifier", "__version__"]
 
-
-def __getattr__(name: str) -> object:
-    if name == "OnlineLearner":
-        from memory_adapt.pretrained import OnlineLearner
-
-        return OnlineLearner
-    if name == "StreamClassifier":
-        from memory_adapt.stream import StreamClassifier
-
-        return StreamClassifier
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy_names(__name__, {"OnlineLearner": "pretrained", "StreamClassifier": "stream"})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from memory_adapt.evaluation import blind_bound
 from memory_adapt.models.registry import config_to_json
 from memory_adapt.pretrained import OnlineLearner
-from priors_shared.cards import model_card
+from priors_shared.cards import model_card, read_evaluation
 from priors_shared.errors import UserError
 from priors_shared.reports import Cell, Table
 
@@ -21,16 +20,10 @@ def read_results(path: Path) -> dict[str, Any]:
     Raises:
         UserError: no such file, or neither of the two.
     """
-    try:
-        results = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; `memory-adapt eval --out` writes it") from None
-    except ValueError as error:
-        raise UserError(f"{path}: not JSON ({error})") from None
-    if isinstance(results, dict) and {"what", "accuracy", "half_width", "controls"} <= set(results):
+    results = read_evaluation(path, program="memory-adapt")
+    if {"what", "accuracy", "half_width", "controls"} <= set(results):
         return _of_table(results)
-    needed = {"accuracy", "controls", "dataset", "split", "ways", "samples", "delay"}
-    if not isinstance(results, dict) or not needed <= set(results):
+    if not {"accuracy", "controls", "dataset", "split", "ways", "samples", "delay"} <= set(results):
         raise UserError(
             f"{path}: neither what `memory-adapt eval --out` writes nor the test.json of a run folder"
         )

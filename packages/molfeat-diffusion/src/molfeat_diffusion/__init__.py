@@ -4,8 +4,9 @@ The names below are loaded when they are first asked for: importing this package
 """
 
 import warnings
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from priors_shared.lazy import lazy_names
 
 if TYPE_CHECKING:
     from molfeat_diffusion.featurizers.blocks import FeatureBlocks
@@ -32,19 +33,16 @@ __all__ = [
     "load_model",
 ]
 
-_MODULE_OF = {
-    "FeatureBlocks": "featurizers.blocks",
-    "MLPClassifier": "prediction.heads",
-    "MLPRegressor": "prediction.heads",
-    "MiDi": "models.diffusion",
-    "MiDiFeaturizer": "featurizers.midi",
-    "Predictor": "prediction.predictor",
-    "SmilesFeaturizer": "featurizers.smiles",
-    "load_model": "pretrained",
-}
-
-
-def __getattr__(name: str) -> object:
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "FeatureBlocks": "featurizers.blocks",
+        "MLPClassifier": "prediction.heads",
+        "MLPRegressor": "prediction.heads",
+        "MiDi": "models.diffusion",
+        "MiDiFeaturizer": "featurizers.midi",
+        "Predictor": "prediction.predictor",
+        "SmilesFeaturizer": "featurizers.smiles",
+        "load_model": "pretrained",
+    },
+)

@@ -50,9 +50,7 @@ class NetworkConfig:
     """while training"""
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if name != "dropout" and value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+        require(self, 1, *(name for name in vars(self) if name != "dropout"))
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
 
@@ -73,11 +71,8 @@ class NoiseConfig:
     """for bond types"""
 
     def __post_init__(self) -> None:
-        if self.timesteps < 2:
-            raise ValueError(f"timesteps must be at least 2, got {self.timesteps}")
-        for name in ("nu_positions", "nu_atoms", "nu_charges", "nu_bonds"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        require(self, 2, "timesteps")
+        require_positive(self, "nu_positions", "nu_atoms", "nu_charges", "nu_bonds")
 
 
 UNIFORM = NoiseConfig(nu_positions=1.0, nu_bonds=1.0)

@@ -21,7 +21,7 @@ from molfeat_diffusion.plots import language_figure, training_figure
 from molfeat_diffusion.pretrained import save_model
 from molfeat_diffusion.training.diffusion import trained_model
 from molfeat_diffusion.training.language import SMILES, build_network, save_language
-from priors_shared.cards import model_card
+from priors_shared.cards import model_card, read_evaluation
 from priors_shared.checkpoints import load_training_state
 from priors_shared.errors import UserError
 from priors_shared.files import write_atomically
@@ -107,12 +107,7 @@ def _prepared(source: Path) -> dict[str, Any]:
 
 
 def _result(path: Path, digest: str) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: {error}; `molfeat-diffusion eval --out` writes it") from None
-    if not isinstance(found, dict) or not set(found) >= _RESULT:
-        raise UserError(f"{path}: not what `molfeat-diffusion eval --out` writes")
+    found = read_evaluation(path, *_RESULT, program="molfeat-diffusion")
     if found["digest"] != digest:
         raise UserError(f"{path}: measured on other weights than these: run eval again")
     return found

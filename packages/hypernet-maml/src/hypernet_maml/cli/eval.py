@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from priors_shared.cli import Checkpoint, DataRoot, Device, OutFile, Seed, Threads, command_line
 from priors_shared.errors import UserError
 from priors_shared.options import described, say
+from priors_shared.ranges import require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,10 +35,7 @@ class Eval:
     threads: Threads = None
 
     def __post_init__(self) -> None:
-        for name, least in (("shots", 1), ("queries", 1)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise ValueError(f"{name}: {value} is less than {least}")
+        require(self, 1, "shots", "queries")
         if self.episodes < 2:
             raise ValueError(f"episodes: {self.episodes}, but an interval needs 2 or more")
 

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
+from priors_shared.ranges import require, require_positive
+
 KIND = "hypernet-maml receptor hypernetwork"
 """What trained hypernetworks are called in a checkpoint's config.json."""
 FITTED_KIND = "hypernet-maml epitope model"
@@ -34,11 +36,8 @@ class ModelConfig:
     """off: the same network for all epitopes, which sees the binders through the kernels alone"""
 
     def __post_init__(self) -> None:
-        for name in ("features", "kernels", "pair_width", "width", "task_width"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout must be in 0 .. 1, got {self.dropout}")
+        require(self, 1, "features", "kernels", "pair_width", "width", "task_width")
+        require(self, 0, "dropout", most=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,9 +78,10 @@ class TrainConfig:
     """the hypernetwork"""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "positives", "negatives", "background", "calibration"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        require(self, 1, "steps", "batch_size", "positives", "negatives", "background")
+        require(self, 1, "calibration")
+        require(self, 0, "seed", "split_seed", "weight_decay")
+        require_positive(self, "learning_rate", "clip_norm")
         if not 0 <= self.fold < self.folds or self.folds < 2:
             raise ValueError(
                 f"fold must be in 0 .. folds - 1 and folds at least 2, got {self.fold} of {self.folds}"

@@ -115,10 +115,15 @@ def featurize_file(
         failures, duplicates = _make(
             featurizer, read_rows(source, **columns), total, shard_rows, parts, key, quiet=quiet
         )
-        report = _report_of(out)
-        write_failures(report, failures)
-        failed = sum(f.failed for f in failures)
-        kept = total - failed * (featurizer.errors == "skip")
+        summary = Summary(
+            rows=total,
+            failed=sum(f.failed for f in failures),
+            notes=sum(not f.failed for f in failures),
+            duplicates=duplicates,
+            report=_report_of(out),
+        )
+        write_failures(summary.report, failures)
+        kept = total - summary.failed * (featurizer.errors == "skip")
         starts = range(0, total, shard_rows)
         write_features(out, (pq.read_table(_shard(parts, s, ".parquet")) for s in starts), kept)
         shutil.rmtree(parts)
@@ -129,13 +134,7 @@ def featurize_file(
     finally:
         if lock is not None:
             lock.close()
-    return Summary(
-        rows=total,
-        failed=failed,
-        notes=len(failures) - failed,
-        duplicates=duplicates,
-        report=report,
-    )
+    return summary
 
 
 def _check(

@@ -12,7 +12,8 @@ import os
 import pickle
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,44 +66,11 @@ def make_shards(
     first = next(missing, None)
     if first is None:
         return
-    cluster = "RAY_ADDRESS" in os.environ
-    for name, value in {
-        "RAY_USAGE_STATS_ENABLED": "0",
-        # Else workers run at niceness 15: beside any other program on the machine they all but stand still.
-        "RAY_worker_niceness": "0",
-        # By its name for others; it makes Ray listen on 127.0.0.1 alone, which no argument does.
-        **({} if cluster else {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}),
-    }.items():
-        os.environ.setdefault(name, value)
-    try:
-        import ray
-        import ray.data
-    except ImportError as error:
-        raise UserError(
-            f"--engine ray needs {error.name}: pip install 'molfeat-diffusion[ray]'"
-        ) from None
     checkpoint = featurizer.checkpoint
     if isinstance(checkpoint, str | Path) and Path(checkpoint).exists():
         # Workers may stand in another folder.
         featurizer = clone(featurizer).set_params(checkpoint=Path(checkpoint).resolve())
-    ours = not ray.is_initialized()
-    # Ray's own default, below /tmp/ray, can be written by every user of the machine.
-    private = tempfile.mkdtemp(prefix="r", dir=os.environ.get("RAY_TMPDIR"))
-    if ours and cluster:
-        ray.init(log_to_driver=False, logging_level=logging.ERROR)
-    elif ours:
-        ray.init(
-            address="local",
-            _temp_dir=private,
-            num_cpus=workers,  # as the user says, however few the cores
-            object_store_memory=2**28,  # shards are text; what does not fit goes to disk
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
-    ray.data.DataContext.get_current().enable_progress_bars = False
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
-    try:
+    with _started(workers) as ray:
         # Into Ray's store one by one, as the file is read: the table is never in this process as a whole.
         rows_missing = 0
         blocks: list[Any] = []
@@ -122,6 +90,50 @@ def make_shards(
                 if row["error"]:
                     raise UserError(str(row["error"]))
                 progress.advance(int(row["rows"]))
+
+
+@contextmanager
+def _started(workers: int) -> Iterator[Any]:
+    """Ray, connected: the cluster that there is, else one of this process, which ends with it.
+
+    Raises:
+        UserError: Ray is not installed.
+    """
+    cluster = "RAY_ADDRESS" in os.environ
+    for name, value in {
+        "RAY_USAGE_STATS_ENABLED": "0",
+        # Else workers run at niceness 15: beside any other program on the machine they all but stand still.
+        "RAY_worker_niceness": "0",
+        # By its name for others; it makes Ray listen on 127.0.0.1 alone, which no argument does.
+        **({} if cluster else {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}),
+    }.items():
+        os.environ.setdefault(name, value)
+    try:
+        import ray
+        import ray.data
+    except ImportError as error:
+        raise UserError(
+            f"--engine ray needs {error.name}: pip install 'molfeat-diffusion[ray]'"
+        ) from None
+    ours = not ray.is_initialized()
+    # Ray's own default, below /tmp/ray, can be written by every user of the machine.
+    private = tempfile.mkdtemp(prefix="r", dir=os.environ.get("RAY_TMPDIR"))
+    if ours and cluster:
+        ray.init(log_to_driver=False, logging_level=logging.ERROR)
+    elif ours:
+        ray.init(
+            address="local",
+            _temp_dir=private,
+            num_cpus=workers,  # as the user says, however few the cores
+            object_store_memory=2**28,  # shards are text; what does not fit goes to disk
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    try:
+        yield ray
     finally:
         if ours:
             ray.shutdown()

@@ -13,7 +13,36 @@ from priors_shared.cli import Program
 from priors_shared.cli.program import _option_names
 
 MODULES = ("memory_adapt", "hypernet_maml", "hyperfields", "molfeat_diffusion")
-LONGEST_MODULE, LONGEST_VERB = 350, 150
+LONGEST_MODULE, LONGEST_VERB, LONGEST_FUNCTION = 350, 150, 60
+LONGER_FUNCTIONS = {
+    "claims, one after the other": {
+        "_classification",
+        "_few_shot",
+        "_ours",
+        "_benefits",
+        "_ablations",
+    },
+    "a training: what it sets up, and its loop": {
+        "metatrain",
+        "train",
+        "train_guidance",
+        "distil_scores",
+    },
+    "half of it is what its arguments are": {
+        "__init__",
+        "load_image_folder",
+        "load_molecules",
+        "featurize_file",
+        "transform",
+    },
+    "a section of the report, that trains before the reader's eyes": {
+        "_live_section",
+        "live_section",
+    },
+}
+"""Functions that are longer, by their reason."""
+
+
 LONGER_VERBS = {
     "packages/memory-adapt/src/memory_adapt/cli/eval.py",
     "packages/hyperfields/src/hyperfields/cli/train.py",
@@ -41,12 +70,12 @@ def test_no_module_is_longer_than_a_reader_holds(root: Path) -> None:
     files = list(sources(root))
     verbs = [path for path in files if path.parent.name == "cli" and "shared" not in path.parts]
     long = {path.name: lines_of(path) for path in files if lines_of(path) > LONGEST_MODULE}
-    functions_over_60 = sum(length > 60 for path in files for _, length in functions(path))
+    over = {name for path in files for name, length in functions(path) if length > LONGEST_FUNCTION}
     sys.stdout.write(
         f"\n{len(files)} modules, {sum(map(lines_of, files)):,} lines; command lines "
-        f"{sum(map(lines_of, verbs)):,}; over {LONGEST_MODULE} lines: {long}; functions over 60 lines: "
-        f"{functions_over_60}\n"
+        f"{sum(map(lines_of, verbs)):,}; over {LONGEST_MODULE} lines: {long}; over {LONGEST_FUNCTION}: {over}\n"
     )
+    assert over <= set().union(*LONGER_FUNCTIONS.values())
     assert not long, f"over {LONGEST_MODULE} lines: {long}"
     too_long = {p.relative_to(root).as_posix() for p in verbs if lines_of(p) > LONGEST_VERB}
     assert too_long <= LONGER_VERBS

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from typing import Any
 
 from priors_shared.console import Progress, run_cli
 from priors_shared.errors import UserError
@@ -115,7 +116,7 @@ def reproduce(
     out.mkdir(parents=True, exist_ok=True)
 
     # Late: the report needs it, the help does not.
-    from priors_shared.reports import Links, Section, Verdict, write_html
+    from priors_shared.reports import Section, write_html
 
     overview = _overview(out, results)
 
@@ -123,26 +124,11 @@ def reproduce(
     failed = 0
     began = time.monotonic()
     for number, entry in enumerate(chosen, start=1):
-        folder = out / entry.name
-        folder.mkdir(exist_ok=True)
         _say(f"[{number}/{len(chosen)}] {entry.name}")
         started = time.monotonic()
-        try:
-            section = entry.load()(folder, quick, Progress, results)
-            if not isinstance(section, Section):
-                raise TypeError(f"{entry.value} returned a {type(section).__name__}, not a Section")
-        except Exception as error:  # whatever it is, the others' results are wanted
-            failed += 1
-            (folder / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
-            line = " ".join(f"{type(error).__name__}: {error}".split())
-            _say(f"error: {entry.name}: {line} (see {folder / 'error.txt'})")
-            section = Section(entry.name, [Verdict(False, f"It could not be run. {line}")])
-        else:
-            (folder / "error.txt").unlink(missing_ok=True)
-        seconds = time.monotonic() - started
-        files = [path.relative_to(out).as_posix() for path in sorted(folder.rglob("*.*"))]
-        written = Section(f"Files written, in {seconds:.0f} s", [Links(files)], folded=True)
-        sections.append(replace(section, parts=[*section.parts, written]))
+        section, ended = _section_of(entry, out, quick, results)
+        sections.append(section)
+        failed += not ended
         _say(f"[{number}/{len(chosen)}] {entry.name}: {time.monotonic() - started:.0f} s")
         # After each package: an interrupted run leaves a report of what it did.
         write_html(
@@ -154,6 +140,31 @@ def reproduce(
         )
     sys.stdout.write(f"{out / 'index.html'}\n")
     return min(failed, 1)
+
+
+def _section_of(entry: EntryPoint, out: Path, quick: bool, results: Path) -> tuple[Any, bool]:
+    """A package's `Section` of the report, with links to the files that it wrote; and whether it could be run."""
+    from priors_shared.reports import Links, Section, Verdict
+
+    folder = out / entry.name
+    folder.mkdir(exist_ok=True)
+    started, ended = time.monotonic(), True
+    try:
+        section = entry.load()(folder, quick, Progress, results)
+        if not isinstance(section, Section):
+            raise TypeError(f"{entry.value} returned a {type(section).__name__}, not a Section")
+    except Exception as error:  # whatever it is, the others' results are wanted
+        ended = False
+        (folder / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
+        line = " ".join(f"{type(error).__name__}: {error}".split())
+        _say(f"error: {entry.name}: {line} (see {folder / 'error.txt'})")
+        section = Section(entry.name, [Verdict(False, f"It could not be run. {line}")])
+    else:
+        (folder / "error.txt").unlink(missing_ok=True)
+    seconds = time.monotonic() - started
+    files = [path.relative_to(out).as_posix() for path in sorted(folder.rglob("*.*"))]
+    written = Section(f"Files written, in {seconds:.0f} s", [Links(files)], folded=True)
+    return replace(section, parts=[*section.parts, written]), ended
 
 
 def _overview(out: Path, results: Path) -> str:

@@ -161,27 +161,7 @@ def screen_file(
         raise UserError(f"{out} exists: remove it, or use another --out")
     if top < 1:
         raise UserError(f"--top {top}: must be 1 or more")
-    # In constant memory: whatever is picked, is among these.
-    candidates: list[_Candidate] = []
-    report: list[Failure] = []
-    rows = failed = 0
-    for part in scored(predictor, source, **options):
-        known = np.flatnonzero(np.isfinite(part.scores))
-        candidates += [
-            _Candidate(
-                part.start + int(i),
-                part.ids[i],
-                part.molecules[i],
-                float(part.scores[i]),
-                part.features[i],
-            )
-            for i in known
-        ]
-        candidates.sort(key=lambda candidate: -candidate.score)  # stable: ties in the input's order
-        del candidates[POOL * top :]
-        report += part.failures
-        rows += len(part.ids)
-        failed += len(part.ids) - len(known)
+    candidates, report, rows, failed = _best_rows(predictor, source, POOL * top, **options)
     if not candidates:
         raise UserError(f"{source}: no row has a score; {rows} failed")
     scores = np.array([candidate.score for candidate in candidates])
@@ -212,6 +192,33 @@ def screen_file(
     write_atomically(out.with_name(f"{out.name}.json"), json.dumps(found, indent=2) + "\n")
     write_atomically(out, text.getvalue())
     return found
+
+
+def _best_rows(
+    predictor: Predictor, source: Path, most: int, **options: Any
+) -> tuple[list[_Candidate], list[Failure], int, int]:
+    """The best rows, in constant memory; all failures; how many rows there are, and how many without a score."""
+    candidates: list[_Candidate] = []
+    report: list[Failure] = []
+    rows = failed = 0
+    for part in scored(predictor, source, **options):
+        known = np.flatnonzero(np.isfinite(part.scores))
+        candidates += [
+            _Candidate(
+                part.start + int(i),
+                part.ids[i],
+                part.molecules[i],
+                float(part.scores[i]),
+                part.features[i],
+            )
+            for i in known
+        ]
+        candidates.sort(key=lambda candidate: -candidate.score)  # stable: ties in the input's order
+        del candidates[most:]
+        report += part.failures
+        rows += len(part.ids)
+        failed += len(part.ids) - len(known)
+    return candidates, report, rows, failed
 
 
 def _canonical(molecule: Any) -> str:

@@ -285,6 +285,9 @@ def test_eval_names_what_is_missing(
     assert "--shots" in line
     line = fail(capsys, "eval", str(run), "--dataset", "omniglot", "--data-root", str(tmp_path))
     assert "--dataset glyphs" in line
+    assert "--alphabets: the classes of own have none" in fail(
+        capsys, "eval", str(run), "--shots", "1", "--alphabets"
+    )
     assert "unknown dataset 'omniglott'" in fail(capsys, "eval", str(run), "--dataset", "omniglott")
     line = fail(capsys, "eval", str(run), "--shots", "1", "--ways", "3")
     assert "2 classes in its test part, fewer than ways 3" in line
@@ -372,7 +375,7 @@ def test_export_stands_alone(
         "README.md",
     }
     card = (out / "README.md").read_text()
-    assert "(opn) of up to 2 classes" in card
+    assert "(opn) of any number of classes" in card
     assert "5 steps of 16 streams" in card
     assert card.count("\n| ") == 2 + IMAGES
     assert "2 ways, 4 streams of 5 images a class, labels 1 step(s) late" in card

@@ -25,6 +25,7 @@ from memory_adapt.config import (
 from memory_adapt.evaluation import (
     CONTROLS,
     Control,
+    alphabets_of,
     blind_bound,
     evaluate,
     evaluate_predictions,
@@ -38,6 +39,7 @@ from priors_shared.episodes import (
     OnlineEpisodeSampler,
     generator_for,
 )
+from priors_shared.errors import UserError
 
 WAYS, SIZE = 5, 16
 SMALL = {"ways": WAYS, "width": 4, "image_size": SIZE}
@@ -313,3 +315,14 @@ def test_without_images_prototypes_know_only_which_labels_arrived(dataset: Image
     assert torch.equal(blank.mean, expected.mean)
     assert blank.mean.mean() < fmean(blind_bound(WAYS, 4))
     assert not torch.equal(evaluate(model, sampler, episodes=200, seed=0).mean, blank.mean)
+
+
+def test_streams_within_an_alphabet_are_of_one_in_one_rotation() -> None:
+    names = tuple(f"{a}/{c:02}@{r}" for r in (0, 90) for a in ("Greek", "Latin") for c in range(3))
+    images = torch.zeros(36, 1, 2, 2, dtype=torch.uint8)
+    dataset = ImageDataset("letters", images, torch.arange(12).repeat_interleave(3), names)
+    groups = alphabets_of(dataset)
+    assert groups[:4] == ("Greek@0", "Greek@0", "Greek@0", "Latin@0")
+    assert len(set(groups)) == 4
+    with pytest.raises(UserError, match="alphabets: the classes of dots have none"):
+        alphabets_of(ImageDataset("dots", images, dataset.targets, tuple("abcdefghijkl")))

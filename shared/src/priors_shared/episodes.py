@@ -8,6 +8,7 @@ Support and query (Vinyals et al. 2016): learn from ways x shots labelled images
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -65,6 +66,8 @@ class OnlineEpisodeSampler:
     order "balanced": each class exactly `shots` times, shuffled (the thesis' protocol; it leaks: see
     `memory_adapt.evaluation.blind_bound`). order "iid": every label drawn uniformly, same length.
     Which class gets which label slot is drawn anew for every stream.
+    groups: one for each class, such as its alphabet: a stream's classes are all of one group, drawn in proportion
+    to its classes among those with enough of them.
     """
 
     def __init__(
@@ -76,10 +79,13 @@ class OnlineEpisodeSampler:
         order: LabelOrder = "balanced",
         delay: int = 1,
         device: torch.device | str = "cpu",
+        groups: Sequence[str] | None = None,
     ) -> None:
         if delay < 1:
             raise UserError(f"label delay must be at least 1 step, got {delay}")
         self._table = _ClassTable(dataset, ways, shots, f"{shots} shots", "--shots", device)
+        if groups is not None:
+            self._table.draw_within(groups)
         self.ways, self.shots, self.order, self.delay = ways, shots, order, delay
         self.device = self._table.device
 
@@ -223,6 +229,35 @@ class _ClassTable:
         self._count = counts.to(self.device)
         self._first = (counts.cumsum(0) - counts).to(self.device)
         self._most = int(counts.max())
+        self._name = dataset.name
+        self._group: Int[Tensor, " classes"] | None = None
+        self._group_weights = torch.ones(0)
+
+    def draw_within(self, groups: Sequence[str]) -> None:
+        """Draw the classes of a task from one group; `groups` has one for each class.
+
+        Raises:
+            UserError: no group has enough classes.
+        """
+        if len(groups) != len(self._count):
+            raise ValueError(f"{len(groups)} groups for {len(self._count)} classes")
+        names = sorted(set(groups))
+        self._group = torch.tensor([names.index(group) for group in groups])
+        sizes = torch.bincount(self._group)
+        if int(sizes.max()) < self.ways:
+            raise UserError(
+                f"no group of {self._name} has {self.ways} classes: {names[int(sizes.argmax())]} has the most, "
+                f"{int(sizes.max())}; ask for fewer ways"
+            )
+        self._group_weights = sizes.double().where(sizes >= self.ways, 0.0)
+
+    def _draw_classes(self, batch: int, generator: torch.Generator) -> Int[Tensor, "batch ways"]:
+        if self._group is None:
+            return _distinct(batch, self.ways, len(self._count), generator)
+        chosen = self._group_weights.multinomial(batch, replacement=True, generator=generator)
+        others = self._group != chosen.unsqueeze(1)  # (B, classes)
+        order = torch.rand(others.shape, generator=generator).masked_fill(others, 2.0)
+        return order.argsort(-1)[:, : self.ways]
 
     def shuffled_rows(
         self, batch: int, generator: torch.Generator
@@ -231,7 +266,7 @@ class _ClassTable:
 
         A class' own rows come first; behind them stands padding up to the largest class.
         """
-        classes = _distinct(batch, self.ways, len(self._count), generator).to(self.device)  # (B, W)
+        classes = self._draw_classes(batch, generator).to(self.device)  # (B, W)
         shuffled = torch.rand(batch, self.ways, self._most, generator=generator).to(self.device)
         count = self._count[classes]  # (B, W)
         beyond = torch.arange(self._most, device=self.device) >= count.unsqueeze(-1)

@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from memory_adapt.plots import save_figure, shots_figure, stream_figure
 from memory_adapt.pretrained import OnlineLearner
 from memory_adapt.stream import StreamClassifier, calibrated_threshold
 from priors_shared.datasets import ImageDataset
@@ -144,6 +145,30 @@ def balanced_shots(dataset: ImageDataset) -> int | None:
     """Images of each class if all have as many."""
     counts = torch.bincount(dataset.targets, minlength=dataset.classes)
     return None if bool((counts != counts[0]).any()) else int(counts[0])
+
+
+def save_figures(
+    folder: Path,
+    predictions: Sequence[Prediction],
+    dataset: ImageDataset,
+    *,
+    blind: Sequence[float] | None,
+    title: str,
+) -> None:
+    """Write shots.png, accuracy against shots, and stream.png, the images of the first pass over what was said."""
+    accuracy = accuracy_of(predictions)
+    curve = (accuracy.mean.tolist(), accuracy.low.tolist(), accuracy.high.tolist())
+    shots = shots_figure({"accuracy": curve}, ways=dataset.classes, blind=blind, title=title)
+    first = [p for p in predictions if p.repeat == 1]
+    strip = stream_figure(
+        dataset.images[[p.item for p in first]].numpy(),
+        [p.label for p in first],
+        [p.predicted for p in first],
+        [not p.known for p in first],
+        title=title,
+    )
+    save_figure(shots, folder / "shots.png")
+    save_figure(strip, folder / "stream.png")
 
 
 def write_predictions(path: Path, predictions: Sequence[Prediction]) -> None:

@@ -76,6 +76,18 @@ def stream_sampler(
     return OnlineEpisodeSampler(dataset, **options)
 
 
+def alphabets_of(dataset: ImageDataset) -> tuple[str, ...]:
+    """The alphabet of each class, in its rotation: Omniglot's classes are named ALPHABET/CHARACTER@ROTATION.
+
+    Raises:
+        UserError: the classes of this dataset have no alphabets.
+    """
+    if not all("/" in name for name in dataset.class_names):
+        raise UserError(f"alphabets: the classes of {dataset.name} have none; omniglot's have")
+    parts = [(name.partition("/")[0], name.partition("@")[2]) for name in dataset.class_names]
+    return tuple(f"{alphabet}@{rotation}" for alphabet, rotation in parts)
+
+
 def take_away(
     streams: OnlineEpisodes, control: Control, sampler: OnlineEpisodeSampler, seed: int
 ) -> OnlineEpisodes:

@@ -65,6 +65,7 @@ def learner_card(folder: Path, learner: OnlineLearner, results: Mapping[str, Any
     """
     config, trained = config_to_json(learner.config), learner.trained
     channels, height, width = learner.image_shape
+    classes = "any number of classes" if learner.any_ways else f"up to {learner.ways} classes"
     facts = {
         "Configuration": ", ".join(f"{k} {v}" for k, v in config.items() if k != "model"),
         "Trained on": f"{trained.get('dataset', 'not recorded')}, labels {trained.get('delay', 1)} step(s) late, "
@@ -79,7 +80,7 @@ def learner_card(folder: Path, learner: OnlineLearner, results: Mapping[str, Any
         facts["Images"] = "characters must be light ink on dark (ink = 1)"
     return model_card(
         folder.name,
-        f"An online learner ({config['model']}) of up to {learner.ways} classes: it predicts each image of a stream "
+        f"An online learner ({config['model']}) of {classes}: it predicts each image of a stream "
         "and learns from labels that arrive late, without gradients.",
         examples={
             "python": "from memory_adapt import OnlineLearner\n\n"
@@ -97,8 +98,9 @@ def learner_card(folder: Path, learner: OnlineLearner, results: Mapping[str, Any
 def _accuracies(results: Mapping[str, Any]) -> Table:
     accuracy, controls = results["accuracy"], results["controls"]
     bound = results.get("blind_bound")
+    alphabet = " of one alphabet" if results.get("alphabets") else ""
     caption = (
-        f"Accuracy in percent on {results['dataset']} ({results['split']} classes), {results['ways']} ways, "
+        f"Accuracy in percent on {results['dataset']} ({results['split']} classes), {results['ways']} ways{alphabet}, "
         f"{accuracy['episodes']} streams of {results['samples']} images a class, labels {results['delay']} step(s) "
         "late, with 95 % intervals over streams. Shots: earlier views of the class. Blind bound: the best accuracy "
         "without looking at an image."

@@ -16,6 +16,7 @@ from priors_shared.options import described, note, say
 
 if TYPE_CHECKING:
     from memory_adapt.adaptation import Prediction
+    from memory_adapt.stream import StreamClassifier
     from priors_shared.datasets import ImageDataset
 
 SHOWN_SHOTS = (0, 1, 2, 3, 5, 8, 10, 15, 20, 30, 50, 100)
@@ -79,8 +80,7 @@ class Adapt:
         )
         for path, reason in dataset.skipped:
             note(printable(f"skipped {path}: {reason}"))
-        conversions = describe_conversions(dataset, learner.config)
-        if conversions:
+        if conversions := describe_conversions(dataset, learner.config):
             note(conversions)
         names = [printable(name) for name in dataset.class_names]
         say(f"{len(dataset)} images of {dataset.classes} classes: {', '.join(names)}")
@@ -95,15 +95,17 @@ class Adapt:
         for name in ("predictions.csv", "shots.png", "stream.png"):
             say(f"written  {self.out / name}")
         if self.save_state is not None:
-            memory = remember(learner, dataset, predictions)
-            memory.save(self.save_state)
-            say(f"state    {self.save_state}")
-            say(f"next     memory-adapt predict {self.checkpoint} IMAGES --state {self.save_state}")
-            if memory.unknown_above is None:
-                note(
-                    "predict will name a known class for every image: to answer none of them takes a learner of "
-                    "prototypes (opn, cpm, photos) and 19 images or more whose class was known"
-                )
+            self._keep(remember(learner, dataset, predictions), self.save_state)
+
+    def _keep(self, memory: StreamClassifier, path: Path) -> None:
+        memory.save(path)
+        say(f"state    {path}")
+        say(f"next     memory-adapt predict {self.checkpoint} IMAGES --state {path}")
+        if memory.unknown_above is None:
+            note(
+                "predict will name a known class for every image: to answer none of them takes a learner of "
+                "prototypes (opn, cpm, photos) and 19 images or more whose class was known"
+            )
 
     def _say_step(self, predictions: Sequence[Prediction], widest: int) -> None:
         p = predictions[-1]
@@ -117,9 +119,8 @@ class Adapt:
 
     def _summarise(self, predictions: Sequence[Prediction], dataset: ImageDataset) -> None:
         """The table and both figures."""
-        from memory_adapt.adaptation import accuracy_of, balanced_shots
+        from memory_adapt.adaptation import accuracy_of, balanced_shots, save_figures
         from memory_adapt.evaluation import cheap_blind_bound
-        from memory_adapt.plots import save_figure, shots_figure, stream_figure
 
         accuracy = accuracy_of(predictions)
         balanced = balanced_shots(dataset) if self.order == "shuffled" else None
@@ -146,16 +147,4 @@ class Adapt:
             say(
                 f"±: 95 % interval over {self.repeats} orders of these images, not over other images"
             )
-        curve = (accuracy.mean.tolist(), accuracy.low.tolist(), accuracy.high.tolist())
-        curves = {"accuracy": curve}
-        shots = shots_figure(curves, ways=dataset.classes, blind=blind, title=title)
-        first = [p for p in predictions if p.repeat == 1]
-        strip = stream_figure(
-            dataset.images[[p.item for p in first]].numpy(),
-            [p.label for p in first],
-            [p.predicted for p in first],
-            [not p.known for p in first],
-            title=title,
-        )
-        save_figure(shots, self.out / "shots.png")
-        save_figure(strip, self.out / "stream.png")
+        save_figures(self.out, predictions, dataset, blind=blind, title=title)

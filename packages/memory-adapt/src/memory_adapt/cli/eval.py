@@ -53,6 +53,8 @@ class Eval:
         Count | None, described("INT", "(default: as trained; 5 for learners of photos)")
     ] = None
     """classes in a stream"""
+    alphabets: bool = False
+    """draw the classes of each stream from one alphabet, whose characters are harder to tell apart (omniglot)"""
     episodes: Count = 1000
     """streams"""
     delay: Annotated[Count | None, described("INT", "(default: as trained)")] = None
@@ -80,7 +82,12 @@ class Eval:
     def run(self) -> None:
         """Print the table; write the JSON and the plot that are asked for."""
         from memory_adapt.data.images import load_images
-        from memory_adapt.evaluation import cheap_blind_bound, samples_needed, stream_sampler
+        from memory_adapt.evaluation import (
+            alphabets_of,
+            cheap_blind_bound,
+            samples_needed,
+            stream_sampler,
+        )
         from memory_adapt.plots import check_figure_path, save_figure, shots_figure
         from memory_adapt.pretrained import OnlineLearner
         from priors_shared.devices import set_threads
@@ -109,6 +116,7 @@ class Eval:
             shots=samples,
             delay=learner.delay,
             device=learner.device,
+            groups=alphabets_of(dataset) if self.alphabets else None,
         )
         results = self._evaluate(learner, sampler)
         blind = cheap_blind_bound(ways, samples)
@@ -167,6 +175,7 @@ class Eval:
                 + [f"{100 * float(r.mean[k]):.1f}" for r in controls.values()]
             )
         title = f"{self.checkpoint} on {dataset.name} ({dataset.split} classes), {ways} ways"
+        title += " of one alphabet" if self.alphabets else ""
         print_table(title, ["shots", "accuracy (%)", "blind bound", *controls], rows)
         late = "one step late" if sampler.delay == 1 else f"{sampler.delay} steps late"
         say(
@@ -194,6 +203,7 @@ class Eval:
             "dataset": dataset.name,
             "split": dataset.split,
             "ways": sampler.ways,
+            "alphabets": self.alphabets,
             "samples": sampler.shots,
             "delay": sampler.delay,
             "seed": self.seed,

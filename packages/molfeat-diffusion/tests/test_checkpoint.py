@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from pathlib import Path
 
@@ -97,3 +98,25 @@ def test_files_that_are_no_such_checkpoint_are_named(tmp_path: Path, data: Path)
     torch.save({"weights": 1}, tmp_path / "other.ckpt")
     with pytest.raises(UserError, match="no state_dict"):
         import_midi(tmp_path / "other.ckpt")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"network": {"layers": 2, "depth": 3}}, "describes no model"),
+        ({"network": 3}, "describes no model"),
+        ({"vocabulary": "alchemy"}, "describes no model"),
+        ({"noise": {"timesteps": 0}}, "timesteps must be at least 2"),
+    ],
+)
+def test_a_record_that_makes_no_model_is_one_line(
+    model: MiDi, tmp_path: Path, change: dict[str, object], said: str
+) -> None:
+    save_model(tmp_path, model)
+    record = json.loads((tmp_path / "config.json").read_text())
+    record["config"] |= change
+    record.pop("record_digest")
+    (tmp_path / "config.json").write_text(json.dumps(record))
+    with pytest.raises(UserError, match=said) as refusal:
+        load_model(tmp_path)
+    assert "\n" not in str(refusal.value)

@@ -18,7 +18,7 @@ from molfeat_diffusion.config import CHECKPOINT_KIND, ModelConfig, NetworkConfig
 from molfeat_diffusion.data.molecules import VOCABULARIES, Marginals
 from molfeat_diffusion.models.diffusion import MiDi
 from molfeat_diffusion.models.network import Compat
-from priors_shared.checkpoints import find_weights, load_weights, save_weights
+from priors_shared.checkpoints import find_weights, load_module, load_weights, save_weights
 from priors_shared.errors import UserError
 
 SHIPPED = Path(__file__).parent / "weights"
@@ -50,21 +50,23 @@ def load_model(name: str | Path, *, compat: Compat = "none") -> tuple[MiDi, dict
     """
     found = find_weights(name, shipped=SHIPPED, command="molfeat-diffusion train")
     record, weights = load_weights(found, kind=CHECKPOINT_KIND)
-    config = record["config"]
-    model_config = ModelConfig(
-        vocabulary=config["vocabulary"],
-        network=NetworkConfig(**config["network"]),
-        noise=NoiseConfig(**config["noise"]),
-    )
-    marginals, sizes = record.get("marginals"), record.get("sizes")
-    model = MiDi(
-        model_config,
-        marginals=marginals and Marginals(**{k: _doubles(v) for k, v in marginals.items()}),
-        sizes=None if sizes is None else torch.tensor(sizes),
-        compat=compat,
-    )
-    model.load_state_dict(weights)
-    return model.eval(), record
+
+    def make() -> MiDi:
+        config = record["config"]
+        model_config = ModelConfig(
+            vocabulary=config["vocabulary"],
+            network=NetworkConfig(**config["network"]),
+            noise=NoiseConfig(**config["noise"]),
+        )
+        marginals, sizes = record.get("marginals"), record.get("sizes")
+        return MiDi(
+            model_config,
+            marginals=marginals and Marginals(**{k: _doubles(v) for k, v in marginals.items()}),
+            sizes=None if sizes is None else torch.tensor(sizes),
+            compat=compat,
+        )
+
+    return load_module(found, make, weights), record
 
 
 def _doubles(values: list[float]) -> Tensor:

@@ -44,7 +44,6 @@ LONGER_FUNCTIONS = {
 
 
 LONGER_VERBS = {
-    "packages/memory-adapt/src/memory_adapt/cli/adapt.py",
     "packages/memory-adapt/src/memory_adapt/cli/eval.py",
     "packages/hyperfields/src/hyperfields/cli/train.py",
 }

@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from memory_adapt import OnlineLearner, cli
+from memory_adapt import OnlineLearner, StreamClassifier, cli
 from memory_adapt.cli.train import Train
 from memory_adapt.config import CLLSTMConfig, LaunchConfig
 from memory_adapt.experiments import table_2_1
@@ -357,6 +357,8 @@ def test_predict_names_unlabelled_images_with_what_adapt_learned(
     assert "not a state" in fail(capsys, *argv[:3], "--state", str(unlabelled / "other.png"))
     empty = tmp_path / "empty"
     empty.mkdir()
+    StreamClassifier(OnlineLearner.from_pretrained(run)).save(tmp_path / "nothing")
+    assert "knows no class" in fail(capsys, *argv[:3], "--state", str(tmp_path / "nothing"))
     assert "none that can be read" in fail(capsys, *argv[:2], str(empty), *argv[3:])
 
 

@@ -89,7 +89,7 @@ class StreamClassifier:
         Raises:
             UserError: no such image; a new class where all label slots are taken.
         """
-        self._learn(self.learner.prepared(image[None]), label)
+        self._learn(self._prepared(image), label)
 
     def predict(self, images: Array) -> list[Answer]:
         """Answers for float images (batch, channels, height, width) in [0, 1]; nothing changes."""
@@ -103,7 +103,7 @@ class StreamClassifier:
         """
         if id in self._waiting or id in self._answered:
             raise UserError(f"id {id!r}: there is an image of this id already")
-        prepared = self.learner.prepared(image[None])
+        prepared = self._prepared(image)
         (answer,) = self._answers(prepared)
         self._waiting[id] = prepared
         return answer
@@ -121,6 +121,10 @@ class StreamClassifier:
         self._learn(self._waiting[id], label)
         del self._waiting[id]
         self._answered.add(id)
+
+    def _prepared(self, image: Array) -> Tensor:
+        # What is no array is refused there, in words.
+        return self.learner.prepared(image[None] if hasattr(image, "ndim") else image)
 
     def _learn(self, prepared: Tensor, label: Hashable) -> None:
         slot = self._slot_of(label)
@@ -250,7 +254,9 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     except (SafetensorError, ValueError):
         raise no_state from None
     needed = {"classes", "waiting", "answered", "due", "unknown_above", "weights"}
-    if record.get("kind") != KIND or not needed <= record.keys():
+    if not isinstance(record, dict) or record.get("kind") != KIND:
+        raise no_state
+    if not needed <= record.keys():
         raise no_state
     if any(f"waiting/{i}" not in tensors for i in range(len(record["waiting"]))):
         raise no_state

@@ -12,6 +12,7 @@ from tyro.conf import Positional, arg
 
 from memory_adapt.data.names import printable
 from priors_shared.cli import Checkpoint, Count, Device
+from priors_shared.errors import UserError
 from priors_shared.options import note, say
 
 if TYPE_CHECKING:
@@ -56,6 +57,8 @@ class Predict:
             self.checkpoint, self.device, delay=delay_of(self.state)
         )
         memory = StreamClassifier.load(self.state, learner)
+        if not memory.classes:
+            raise UserError(f"state {self.state}: it knows no class yet")
         found = load_unlabelled(
             self.images,
             image_size=learner.config.image_size,

@@ -15,7 +15,8 @@ def fonts_with(letters: Iterable[str]) -> tuple[list[str], set[str]]:
     for font in sorted(fontManager.ttflist, key=lambda font: (font.name, font.style != "normal")):
         if not lacking:
             break
-        if font.name in names:
+        # Of the last resort: a placeholder for each letter, which comes with matplotlib.
+        if font.name in names or font.name.startswith("Last Resort"):
             continue
         try:
             has = get_font(font.fname).get_charmap()

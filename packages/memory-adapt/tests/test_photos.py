@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from memory_adapt import OnlineLearner, cli
+from memory_adapt import OnlineLearner, StreamClassifier, cli
 from memory_adapt.config import (
     CentroidsConfig,
     PhotoConfig,
@@ -129,6 +129,22 @@ def test_no_weight_depends_on_the_ways(model: PhotoLearner) -> None:
     logits, _ = more.forward_features(features, feedback)
     close(logits[..., :WAYS], model.forward_features(features, feedback)[0])
     assert bool((logits[..., WAYS:] == MASKED).all())
+
+
+@torch.no_grad()
+def test_classes_may_come_one_by_one(model: PhotoLearner) -> None:
+    """Slots added in the middle of a stream: the numbers of a learner that had them from the beginning."""
+    features, labels, _ = stream(model.delay)
+    labels[TIME // 2 :] += 4  # of new classes, beyond the slots of the training
+    feedback = late(labels, model.delay)
+    wide = build_model(replace(model.config, ways=7), delay=model.delay)
+    wide.load_state_dict(model.state_dict())
+    expected, _ = wide.forward_features(features, feedback)
+    half = TIME // 2
+    first, state = model.forward_features(features[:half], feedback[:half])
+    second, _ = model.forward_features(features[half:], feedback[half:], model.with_slots(state, 7))
+    close(first, expected[:half, :, :WAYS])
+    close(second[..., :7], expected[half:])
 
 
 @torch.no_grad()
@@ -293,6 +309,28 @@ def test_a_saved_learner_streams_images_of_any_size(
     assert learner.step(torch.rand(3, 9, 9), None, state)[0].shape == (WAYS,)
     with pytest.raises(UserError, match="shape"):
         learner.step(torch.rand(1, 16, 16), None, state)
+
+
+def test_a_stream_keeps_of_waiting_photos_what_the_encoder_makes_of_them(
+    encoder_file: Path, tmp_path: Path
+) -> None:
+    config = replace(CONFIGS["cpm"], encoder=f"onnx:{encoder_file}", image_size=16)
+    torch.manual_seed(0)
+    learner = OnlineLearner(build_model(config))
+    classifier = StreamClassifier(learner)
+    photos = torch.rand(4, 3, 200, 300)
+    for i, photo in enumerate(photos):
+        classifier.show(i, photo)
+        classifier.tell(i, f"class {i}")  # one more than there were slots in training
+    classifier.show("waits", photos[0])
+    classifier.save(tmp_path / "state")
+    assert (tmp_path / "state").stat().st_size < 20_000  # a photo has 720,000 bytes
+    again = StreamClassifier.load(tmp_path / "state", learner)
+    for one in (classifier, again):
+        one.tell("waits", "class 0")
+    mine, others = (one.predict(photos) for one in (classifier, again))
+    assert [a.probabilities for a in mine] == [a.probabilities for a in others]
+    assert [a.label for a in mine] == [f"class {i}" for i in range(4)]
 
 
 def test_a_missing_encoder_is_one_line() -> None:

@@ -29,6 +29,8 @@ class Prepare:
     """elements and charges: qm9, qm9_no_h, geom or geom_no_h"""
     exclude: Annotated[tuple[str, ...], arg(metavar="[FILE ...]")] = ()
     """files of molecules that must not be among them, however charged or of whatever stereochemistry"""
+    kekulize: bool = False
+    """aromatic bonds as single and double ones, for models trained so"""
     max_atoms: int = 100
     """larger molecules are left out (atoms as the vocabulary counts them)"""
     max_molecules: Annotated[int | None, described("INT", "(default: all)")] = None
@@ -69,6 +71,7 @@ class Prepare:
             max_molecules=self.max_molecules,
             seed=self.seed,
             exclude=exclude,
+            kekulize=self.kekulize,
             **shared,
             quiet=self.quiet,
         )

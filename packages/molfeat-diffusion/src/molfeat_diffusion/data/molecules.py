@@ -190,16 +190,28 @@ def check_vocabulary(mol: Chem.Mol, vocabulary: Vocabulary) -> None:
             vocabulary.charge_index(atom.GetFormalCharge())
 
 
-def graph_from_mol(mol: Chem.Mol, vocabulary: Vocabulary, *, max_atoms: int | None = None) -> Data:
+def graph_from_mol(
+    mol: Chem.Mol,
+    vocabulary: Vocabulary,
+    *,
+    max_atoms: int | None = None,
+    kekulize: bool = False,
+) -> Data:
     """The graph of a molecule with a conformer (its first), centred.
 
     Hydrogens that the vocabulary has and the molecule lacks are placed by RDKit; hydrogens that it has
     and the vocabulary lacks are taken off.
 
+    Args:
+        kekulize: aromatic bonds as single and double ones. Without hydrogens an aromatic ring does not say
+            which of its nitrogens has one; a Kekule form does.
+
     Raises:
-        MoleculeError: no atoms or no 3D structure; an element, charge or bond outside the vocabulary; more
-            than `max_atoms` atoms.
+        MoleculeError: no atoms or no 3D structure; an element, charge or bond outside the vocabulary; no
+            Kekule form; more than `max_atoms` atoms.
     """
+    if kekulize:
+        mol = _kekulized(mol)
     mol = with_hydrogens_of(mol, vocabulary)
     if not has_structure(mol):
         raise MoleculeError("conformer", "the molecule has no 3D structure")
@@ -228,6 +240,15 @@ def graph_from_mol(mol: Chem.Mol, vocabulary: Vocabulary, *, max_atoms: int | No
         edge_attr=torch.tensor(kinds + kinds, dtype=torch.long),
         num_nodes=len(elements),
     )
+
+
+def _kekulized(mol: Chem.Mol) -> Chem.Mol:
+    copy = Chem.Mol(mol)
+    try:
+        Chem.Kekulize(copy, clearAromaticFlags=True)
+    except Exception:  # RDKit's own, of several kinds
+        raise MoleculeError("vocabulary", "its aromatic bonds have no Kekule form") from None
+    return copy
 
 
 def collate(graphs: Sequence[Data], *, atoms: int | None = None) -> DenseMolecules:

@@ -20,6 +20,7 @@ from torch_geometric.data import Data
 from molfeat_diffusion.config import ConformerConfig
 from molfeat_diffusion.data.conformers import embed, parse
 from molfeat_diffusion.data.molecules import (
+    BOND_INDEX,
     BOND_TYPES,
     VOCABULARIES,
     Marginals,
@@ -177,6 +178,7 @@ def load_molecules(
     max_molecules: int | None = None,
     seed: int = 0,
     exclude: Collection[str] = (),
+    kekulize: bool = False,
     jobs: int = 1,
     quiet: bool = False,
 ) -> tuple[MoleculeSet, Counter[str]]:
@@ -191,17 +193,23 @@ def load_molecules(
         seed: of that and of conformers.
         exclude: connectivities (see `connectivity`) of molecules that must not be among them; .npz files hold
             what was checked before, and are taken as they are.
+        kekulize: see `graph_from_mol`; .npz files must have been prepared so.
         jobs: processes that make conformers.
         quiet: no progress.
 
     Raises:
-        UserError: a source that is not there or unreadable, or no molecule left.
+        UserError: a source that is not there or unreadable, aromatic bonds where there must be none, or no
+            molecule left.
     """
     items: list[Any] = []
     packed: list[MoleculeSet] = []
     for source in sources:
         if source.endswith(".npz"):
             packed.append(load_packed(Path(source), vocabulary))
+            if kekulize and (packed[-1].bonds[:, 2] == BOND_INDEX[Chem.BondType.AROMATIC]).any():
+                raise UserError(
+                    f"{source}: it holds aromatic bonds, and the model has none: prepare it with kekulize"
+                )
         else:
             items += read_source(source, data_root)
     graphs = [s.graph(i) for s in packed for i in range(len(s)) if s.sizes[i] <= max_atoms]
@@ -218,7 +226,7 @@ def load_molecules(
         left_out["excluded: it is in an evaluation set"] = len(items) - len(kept)
         items = kept
     results = Parallel(n_jobs=jobs, return_as="generator")(
-        delayed(_graph)(item, vocabulary, max_atoms, seed) for item in items
+        delayed(_graph)(item, vocabulary, max_atoms, seed, kekulize) for item in items
     )
     with Progress(len(items), "molecules", quiet=quiet) as progress:
         for found in results:
@@ -290,12 +298,13 @@ def connectivities(
     return found - {None}
 
 
-def _graph(item: Any, vocabulary: Vocabulary, max_atoms: int, seed: int) -> Data | MoleculeError:
+def _graph(
+    item: Any, vocabulary: Vocabulary, max_atoms: int, seed: int, kekulize: bool
+) -> Data | MoleculeError:
     try:
         parsed = parse(item() if callable(item) else item, vocabulary, max_atoms=max_atoms)
-        return graph_from_mol(
-            embed(parsed, ConformerConfig(), seed), vocabulary, max_atoms=max_atoms
-        )
+        mol = embed(parsed, ConformerConfig(), seed)
+        return graph_from_mol(mol, vocabulary, max_atoms=max_atoms, kekulize=kekulize)
     except MoleculeError as error:
         return error
 

@@ -182,7 +182,7 @@ def test_with_a_perfect_network_sampling_ends_at_the_molecule(
         },
         positions=clean.positions,
     )
-    monkeypatch.setattr(model, "predict", lambda noisy, t: prediction)
+    monkeypatch.setattr(model, "predict", lambda noisy, t, last: prediction)
     found = model.sample(torch.tensor([6]), torch.Generator().manual_seed(0), steps=steps)
     # Step 0 is not exactly free of noise.
     sigma = float(model.schedule.sigma(torch.tensor([0])))

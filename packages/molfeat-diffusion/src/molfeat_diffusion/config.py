@@ -48,9 +48,11 @@ class NetworkConfig:
     """of the global features'"""
     dropout: float = 0.1
     """while training"""
+    self_conditioning: bool = False
+    """the network also sees its last prediction (Chen et al. 2023); no: as published"""
 
     def __post_init__(self) -> None:
-        require(self, 1, *(name for name in vars(self) if name != "dropout"))
+        require(self, 1, *(set(vars(self)) - {"dropout", "self_conditioning"}))
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
 
@@ -84,6 +86,8 @@ class ModelConfig:
 
     vocabulary: VocabularyName = "geom"
     """elements and charges: qm9, qm9_no_h, geom or geom_no_h; with no_h, hydrogens are left implicit"""
+    kekulized: bool = False
+    """aromatic bonds are single and double ones (valid without knowing where hydrogens are); no: as published"""
     network: NetworkConfig = field(default_factory=NetworkConfig)
     """the denoiser"""
     noise: NoiseConfig = field(default_factory=NoiseConfig)
@@ -131,6 +135,9 @@ class TrainConfig:
     """largest norm of the gradient; None: any"""
     ema: float | None = None
     """decay of an average of the weights, which is then what is kept; None: no average, as published"""
+    distortion: float = 0.0
+    """noisy positions of a fifth of the molecules are moved by as many angstrom more in the last half of the
+    steps, so that the network learns to repair them (FlowMol3); 0: none, as published"""
     max_atoms: int = 100
     """larger molecules are left out, and counted"""
     max_molecules: int | None = None
@@ -151,7 +158,7 @@ class TrainConfig:
             raise ValueError("data must name at least one source")
         require(self, 1, "steps", "batch_size", "max_atoms")
         require(self, 1, "validate_every", "checkpoint_every", "log_every")
-        require(self, 0, "warmup_steps", "weight_decay", "seed")
+        require(self, 0, "warmup_steps", "weight_decay", "distortion", "seed")
         require(self, 2, "max_molecules")
         require_positive(self, "learning_rate", "clip_norm")
         if not 0 < self.validation_fraction < 1:

@@ -88,6 +88,7 @@ def read_train_config(run: Path) -> TrainConfig:
         model = held["model"]
         held["model"] = ModelConfig(
             vocabulary=model["vocabulary"],
+            kekulized=model.get("kekulized", False),
             network=NetworkConfig(**model["network"]),
             noise=NoiseConfig(**model["noise"]),
         )

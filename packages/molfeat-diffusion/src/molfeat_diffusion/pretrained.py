@@ -55,6 +55,7 @@ def load_model(name: str | Path, *, compat: Compat = "none") -> tuple[MiDi, dict
         config = record["config"]
         model_config = ModelConfig(
             vocabulary=config["vocabulary"],
+            kekulized=config.get("kekulized", False),
             network=NetworkConfig(**config["network"]),
             noise=NoiseConfig(**config["noise"]),
         )

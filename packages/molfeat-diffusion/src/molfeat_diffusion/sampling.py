@@ -21,6 +21,7 @@ def sample_molecules(
     count: int,
     *,
     steps: int | None = None,
+    temperature: float = 1.0,
     atoms: int | None = None,
     batch: int = 50,
     seed: int = 0,
@@ -41,7 +42,11 @@ def sample_molecules(
     with Progress(total, "sample", quiet=quiet) as progress:
         for number, some in enumerate(sizes.split(batch)):
             dense = model.sample(
-                some, generator_for(seed, 1, number), steps=steps, each=progress.advance
+                some,
+                generator_for(seed, 1, number),
+                steps=steps,
+                temperature=temperature,
+                each=progress.advance,
             )
             found += mols_from_dense(dense, model.vocabulary)
     return [found[i] for i in order.argsort().tolist()]

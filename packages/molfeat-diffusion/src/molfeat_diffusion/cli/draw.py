@@ -13,7 +13,7 @@ from tyro.conf import arg
 from molfeat_diffusion.cli.options import Quiet
 from priors_shared.cli import Checkpoint, Device, Threads, command_line
 from priors_shared.options import described, say
-from priors_shared.ranges import require
+from priors_shared.ranges import require, require_positive
 
 if TYPE_CHECKING:
     from rdkit import Chem
@@ -30,6 +30,8 @@ class Draw:
     """molecules"""
     steps: Annotated[int | None, described("INT", "(default: the model's T)")] = None
     """reverse steps; fewer are faster, each spans several of the T"""
+    temperature: float = 1.0
+    """of the classes' probabilities: below 1, fewer and likelier molecules; 1: as published"""
     metrics: Literal["fixed", "midi"] = "fixed"
     """midi: as MiDi's code counts (an aromatic bond as 1, the largest fragment valid)"""
     batch_size: int = 50
@@ -43,6 +45,7 @@ class Draw:
     def __post_init__(self) -> None:
         require(self, 1, "count", "steps", "batch_size", "atoms")
         require(self, 0, "seed")
+        require_positive(self, "temperature")
 
     def load(self) -> tuple[MiDi, dict[str, Any]]:
         """The model on its device, and its record."""
@@ -66,6 +69,7 @@ class Draw:
             model,
             self.count,
             steps=self.steps,
+            temperature=self.temperature,
             atoms=atoms,
             batch=self.batch_size,
             seed=self.seed,
@@ -83,6 +87,7 @@ class Draw:
             "digest": digest,
             "molecules": self.count,
             "steps": self.steps or model.timesteps,
+            "temperature": self.temperature,
             "seed": self.seed,
             "hardware": hardware(),
             "command": command_line(),

@@ -23,6 +23,7 @@ from molfeat_diffusion.data.molecules import (
     BOND_INDEX,
     BOND_TYPES,
     VOCABULARIES,
+    DenseMolecules,
     Marginals,
     MoleculeError,
     Vocabulary,
@@ -73,6 +74,30 @@ class MoleculeSet:
             edge_index=torch.cat((ends, ends.flip(0)), dim=1),
             edge_attr=torch.cat((kinds, kinds)),
             num_nodes=int(self.sizes[index]),
+        )
+
+    def batch(self, indices: Sequence[int] | np.ndarray) -> DenseMolecules:
+        """Molecules as one dense batch: what `collate` makes of their graphs, without a loop over them."""
+        chosen = np.asarray(indices, dtype=np.int64)
+        sizes, counts = self.sizes[chosen].astype(np.int64), self.bond_counts[chosen]
+        width = int(sizes.max())
+        real = np.arange(width) < sizes[:, None]
+        atoms = _joined(self._atom_ends[chosen] - sizes, sizes)
+        rows = self.bonds[_joined(self._bond_ends[chosen] - counts, counts)].astype(np.int64)
+        molecule = np.repeat(np.arange(len(chosen)), counts)
+        positions = np.zeros((*real.shape, 3), dtype=np.float32)
+        types, charges = (np.zeros(real.shape, dtype=np.int64) for _ in range(2))
+        bonds = np.zeros((*real.shape, width), dtype=np.int64)
+        positions[real], types[real] = self.positions[atoms], self.atoms[atoms]
+        charges[real] = self.charges[atoms]
+        bonds[molecule, rows[:, 0], rows[:, 1]] = rows[:, 2]
+        bonds[molecule, rows[:, 1], rows[:, 0]] = rows[:, 2]
+        return DenseMolecules(
+            positions=torch.from_numpy(positions),
+            atoms=torch.from_numpy(types),
+            charges=torch.from_numpy(charges),
+            bonds=torch.from_numpy(bonds),
+            mask=torch.from_numpy(real),
         )
 
     @cached_property
@@ -307,6 +332,12 @@ def _graph(
         return graph_from_mol(mol, vocabulary, max_atoms=max_atoms, kekulize=kekulize)
     except MoleculeError as error:
         return error
+
+
+def _joined(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """start, start + 1, ... of each run, one after the other."""
+    ends = lengths.cumsum()
+    return np.arange(ends[-1]) + np.repeat(starts - (ends - lengths), lengths)
 
 
 def split(molecules: MoleculeSet, share: float, seed: int) -> tuple[MoleculeSet, MoleculeSet]:

@@ -179,7 +179,7 @@ class MiDiFeaturizer(TransformerMixin, BaseEstimator):
                 if rows[index] is None:
                     todo.setdefault(key, []).append(index)
             firsts = [indices[0] for indices in todo.values()]
-            prepared = self._prepared([wanted[i][0] for i in firsts], model.vocabulary)
+            prepared = self._prepared([wanted[i][0] for i in firsts], model)
             ready: dict[str, Prepared] = {}
             for key, found in zip(todo, prepared, strict=True):
                 if isinstance(found, MoleculeError):
@@ -268,13 +268,9 @@ class MiDiFeaturizer(TransformerMixin, BaseEstimator):
             found[index] = (parsed, key)
         return found
 
-    def _prepared(
-        self, parsed: list[Parsed], vocabulary: Vocabulary
-    ) -> Iterable[Prepared | MoleculeError]:
-        work = (
-            delayed(prepare)(p, vocabulary, self._conformers(), self.seed, self.max_atoms)
-            for p in parsed
-        )
+    def _prepared(self, parsed: list[Parsed], model: MiDi) -> Iterable[Prepared | MoleculeError]:
+        options = (self._conformers(), self.seed, self.max_atoms, model.config.kekulized)
+        work = (delayed(prepare)(p, model.vocabulary, *options) for p in parsed)
         return Parallel(n_jobs=self.n_jobs, return_as="generator")(work)
 
     def _features(

@@ -38,11 +38,12 @@ def prepare(
     conformers: ConformerConfig,
     seed: int,
     max_atoms: int,
+    kekulize: bool = False,
 ) -> Prepared | MoleculeError:
     """Conformer, graph, canonical order and axes; may run in another process."""
     try:
         mol = with_hydrogens_of(embed(parsed, conformers, seed), vocabulary)
-        graph = graph_from_mol(mol, vocabulary, max_atoms=max_atoms)
+        graph = graph_from_mol(mol, vocabulary, max_atoms=max_atoms, kekulize=kekulize)
     except MoleculeError as error:
         return error
     positions = graph.pos.double().numpy()

@@ -29,6 +29,9 @@ from molfeat_diffusion.models.noise import (
 )
 from priors_shared.errors import UserError
 
+DISTORTED = 0.2
+"""Fraction of the molecules whose positions `TrainConfig.distortion` moves (FlowMol3)."""
+
 
 class LossTerms(NamedTuple):
     """The loss' terms, not weighted."""
@@ -123,9 +126,11 @@ class MiDi(nn.Module):
         )
         return _masked(positions.to(clean.positions.dtype), types, charges, bonds, clean.mask)
 
-    def predict(self, noisy: DenseMolecules, t: Int[Tensor, " batch"]) -> Prediction:
-        """The network's belief about the clean molecules."""
-        return self.denoiser(*self.network_input(noisy, t))
+    def predict(
+        self, noisy: DenseMolecules, t: Int[Tensor, " batch"], last: Prediction | None = None
+    ) -> Prediction:
+        """The network's belief about the clean molecules; `last` is the one before, for self-conditioning."""
+        return self.denoiser(*self.network_input(noisy, t), last)
 
     def network_input(
         self, noisy: DenseMolecules, t: Int[Tensor, " batch"]
@@ -136,12 +141,43 @@ class MiDi(nn.Module):
         one_hot = noisy.one_hot(self.vocabulary, dtype)
         return (*one_hot, noisy.positions.to(dtype), time, noisy.mask)
 
-    def loss(self, clean: DenseMolecules, generator: torch.Generator) -> LossTerms:
-        """The loss at one random step 1 .. T per molecule; `generator` draws step and noise."""
+    def loss(
+        self, clean: DenseMolecules, generator: torch.Generator, *, distortion: float = 0.0
+    ) -> LossTerms:
+        """The loss at one random step 1 .. T per molecule; `generator` draws step and noise.
+
+        With self-conditioning, half of the batches (which, `generator` draws) see a prediction of the same
+        noisy molecules, through which no gradient flows; the others see none.
+
+        Args:
+            clean: molecules.
+            generator: a CPU generator.
+            distortion: see `TrainConfig`, in angstrom.
+        """
         size, atoms = clean.mask.shape
         t = torch.randint(1, self.timesteps + 1, (size,), generator=generator).to(self.device)
         randomness = Randomness.draw(size, atoms, generator, self.device)
-        return loss_terms(self.predict(self.corrupt(clean, t, randomness), t), clean)
+        noisy = self.corrupt(clean, t, randomness)
+        if distortion > 0:
+            noisy = self._distorted(noisy, t, distortion, generator)
+        last = None
+        if self.config.network.self_conditioning and torch.rand((), generator=generator) < 0.5:
+            with torch.no_grad():
+                last = self.predict(noisy, t)
+        return loss_terms(self.predict(noisy, t, last), clean)
+
+    def _distorted(
+        self,
+        noisy: DenseMolecules,
+        t: Int[Tensor, " batch"],
+        distortion: float,
+        generator: torch.Generator,
+    ) -> DenseMolecules:
+        chosen = torch.rand(len(t), generator=generator) < DISTORTED
+        noise = torch.randn(noisy.positions.shape, generator=generator)
+        where = chosen.to(t.device) & (2 * t <= self.timesteps)
+        moved = noisy.positions + distortion * where[:, None, None] * noise.to(noisy.positions)
+        return noisy._replace(positions=centred(moved, noisy.mask))
 
     def reverse_step(
         self,
@@ -150,12 +186,15 @@ class MiDi(nn.Module):
         s: Int[Tensor, " batch"],
         t: Int[Tensor, " batch"],
         randomness: Randomness,
+        *,
+        temperature: float = 1.0,
     ) -> DenseMolecules:
         """z_s given z_t and the network's belief, for any s < t.
 
         Positions: the Gaussian posterior with the predicted clean positions. Classes: the sum over the clean
         class of the network's probability times Bayes' posterior. Both use the transition from s to t, of
-        however many steps (the published code uses that of a single step).
+        however many steps (the published code uses that of a single step). `temperature` divides the
+        classes' logits: below 1, likely classes become likelier.
         """
         between = self.schedule.abar_between(s, t, POSITIONS)[:, None, None]
         kept_s = self.schedule.abar(s, POSITIONS)[:, None, None]
@@ -170,7 +209,7 @@ class MiDi(nn.Module):
             draw_classes(
                 reverse_probabilities(
                     current,
-                    logits.double().softmax(-1),
+                    (logits.double() / temperature).softmax(-1),
                     self.schedule.abar(s, column),
                     self.schedule.abar(t, column),
                     marginal,
@@ -198,6 +237,7 @@ class MiDi(nn.Module):
         generator: torch.Generator,
         *,
         steps: int | None = None,
+        temperature: float = 1.0,
         each: Callable[[], object] = lambda: None,
     ) -> DenseMolecules:
         """Molecules of the given numbers of atoms.
@@ -206,6 +246,7 @@ class MiDi(nn.Module):
             sizes: atoms of each molecule.
             generator: a CPU generator.
             steps: reverse steps; None: T (ancestral). With fewer, each spans several of the T.
+            temperature: of the classes' probabilities; 1: as published.
             each: called after each step.
 
         Raises:
@@ -228,10 +269,12 @@ class MiDi(nn.Module):
         positions = centred(randomness.positions, mask).to(dtype)
         z = _masked(positions, types, charges, bonds, mask)
         times = torch.linspace(self.timesteps, 0, steps + 1).round().long().tolist()
+        last = None
         for now, then in pairwise(times):
             t, s = (torch.full((len(sizes),), step, device=device) for step in (now, then))
             randomness = Randomness.draw(*shape, generator, device)
-            z = self.reverse_step(z, self.predict(z, t), s, t, randomness)
+            last = self.predict(z, t, last)
+            z = self.reverse_step(z, last, s, t, randomness, temperature=temperature)
             each()
         return z
 

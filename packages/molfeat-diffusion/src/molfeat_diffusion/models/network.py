@@ -32,6 +32,8 @@ from molfeat_diffusion.models.layers import (
 )
 
 Compat = Literal["none", "midi"]
+DISTANCES = 17
+"""Inputs of a pair that say how far apart the last prediction had it."""
 
 
 class UpdateBlock(nn.Module):
@@ -175,6 +177,35 @@ class Layer(nn.Module):
         return _masked(x, (e + e.transpose(1, 2)) / 2, y, positions, masks)
 
 
+class LastPrediction(nn.Module):
+    """What self-conditioning adds to the inputs: classes' probabilities and distances of the last prediction.
+
+    All zero where there was none.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Bonds, and distances over one and two of them, lie here.
+        self.centres: Tensor
+        self.register_buffer("centres", torch.linspace(0.8, 3.2, DISTANCES - 1), persistent=False)
+
+    def forward(
+        self, last: Prediction | None, x: Tensor, bonds: Tensor, masks: Masks
+    ) -> tuple[Tensor, Tensor]:
+        """Inputs of the atoms (B, n, elements + charges), and of the pairs (B, n, n, bonds + DISTANCES)."""
+        if last is None:
+            pairs = bonds.new_zeros(*bonds.shape[:-1], bonds.shape[-1] + DISTANCES)
+            return torch.zeros_like(x), pairs
+        atoms = torch.cat((last.atoms.softmax(-1), last.charges.softmax(-1)), dim=-1)
+        distance = torch.cdist(
+            last.positions, last.positions, compute_mode="donot_use_mm_for_euclid_dist"
+        )[..., None]
+        width = self.centres[1] - self.centres[0]
+        near = torch.exp(-(((distance - self.centres) / width) ** 2))
+        pairs = torch.cat((last.bonds.softmax(-1), near, distance / 10), dim=-1)
+        return (atoms * masks.atoms).to(x.dtype), (pairs * masks.bonds).to(bonds.dtype)
+
+
 class Denoiser(nn.Module):
     """Predicts the clean molecule from a noisy one.
 
@@ -198,8 +229,10 @@ class Denoiser(nn.Module):
         self.compat = compat
         dx, de, dy = config.width_atoms, config.width_bonds, config.width_global
         inputs = elements + charges
-        self.mlp_in_X = nn.Sequential(*mlp(inputs, config.mlp_atoms, dx), nn.ReLU())
-        self.mlp_in_E = nn.Sequential(*mlp(bonds, config.mlp_bonds, de), nn.ReLU())
+        self.last_prediction = LastPrediction() if config.self_conditioning else None
+        times, more = (2, bonds + DISTANCES) if config.self_conditioning else (1, 0)
+        self.mlp_in_X = nn.Sequential(*mlp(times * inputs, config.mlp_atoms, dx), nn.ReLU())
+        self.mlp_in_E = nn.Sequential(*mlp(bonds + more, config.mlp_bonds, de), nn.ReLU())
         self.mlp_in_y = nn.Sequential(*mlp(1, config.mlp_global, dy), nn.ReLU())
         self.mlp_in_pos = PositionScaling(config.mlp_positions)
         self.tf_layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
@@ -215,11 +248,15 @@ class Denoiser(nn.Module):
         positions: Float[Tensor, "batch atoms 3"],
         time: Float[Tensor, "batch 1"],
         mask: Bool[Tensor, "batch atoms"],
+        last: Prediction | None = None,
     ) -> Prediction:
-        """The clean molecule, from one-hot noisy classes, centred noisy positions and t/T."""
+        """The clean molecule, from one-hot noisy classes, centred noisy positions and t/T.
+
+        `last`, the prediction before this one, is read by networks with self-conditioning alone.
+        """
         masks = self._masks(mask, atoms.dtype)
         x_in = torch.cat((atoms, charges), dim=-1)
-        features = self._embed(x_in, bonds, positions, time, masks)
+        features = self._embed(x_in, bonds, positions, time, masks, last)
         for layer in self.tf_layers:
             features = layer(features, masks)
         x = (self.mlp_out_X(features.atoms) + x_in) * masks.atoms
@@ -254,8 +291,17 @@ class Denoiser(nn.Module):
         return Masks(mask, dtype, padded_means=self.compat == "midi")
 
     def _embed(
-        self, x: Tensor, bonds: Tensor, positions: Tensor, time: Tensor, masks: Masks
+        self,
+        x: Tensor,
+        bonds: Tensor,
+        positions: Tensor,
+        time: Tensor,
+        masks: Masks,
+        last: Prediction | None = None,
     ) -> Features:
+        if self.last_prediction is not None:
+            of_atoms, of_pairs = self.last_prediction(last, x, bonds, masks)
+            x, bonds = torch.cat((x, of_atoms), dim=-1), torch.cat((bonds, of_pairs), dim=-1)
         e = self.mlp_in_E(bonds)
         positions = self.mlp_in_pos(positions, masks)
         e = (e + e.transpose(1, 2)) / 2

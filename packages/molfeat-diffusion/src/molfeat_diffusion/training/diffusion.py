@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from molfeat_diffusion.config import LaunchConfig, LossConfig, TrainConfig
-from molfeat_diffusion.data.molecules import VOCABULARIES, DenseMolecules, collate
+from molfeat_diffusion.data.molecules import VOCABULARIES, DenseMolecules
 from molfeat_diffusion.data.sets import MoleculeSet, load_molecules, load_packed, split
 from molfeat_diffusion.models.diffusion import LossTerms, MiDi
 from molfeat_diffusion.pretrained import load_model, save_model
@@ -43,15 +43,16 @@ _TERMS = ("loss", *(f"loss_{name}" for name in LossTerms._fields))
 class Objective(nn.Module):
     """The weighted loss, and its terms."""
 
-    def __init__(self, model: MiDi, weights: LossConfig) -> None:
+    def __init__(self, model: MiDi, weights: LossConfig, distortion: float) -> None:
         super().__init__()
         self.model = model
         self.weights = weights
+        self.distortion = distortion
 
     def forward(
         self, batch: DenseMolecules, generator: torch.Generator
     ) -> tuple[Tensor, LossTerms]:
-        terms = self.model.loss(batch, generator)
+        terms = self.model.loss(batch, generator, distortion=self.distortion)
         return terms.total(self.weights), terms
 
 
@@ -103,12 +104,12 @@ def train(config: TrainConfig, where: LaunchConfig, run: Run) -> MiDi:
         modules={} if average is None else {"average": average},
         advice="lower it, or give clip_norm",
     )
-    objective, optimizer = fabric.setup(Objective(model, config.loss), optimizer)
+    objective, optimizer = fabric.setup(Objective(model, config.loss, config.distortion), optimizer)
     objective.train()
     rank = (fabric.global_rank,) if fabric.global_rank else ()
     for step in loop:
         mine = share(_batch(train_set, config, step).tolist(), fabric)
-        batch = collate([train_set.graph(i) for i in mine])
+        batch = train_set.batch(mine)
         torch.manual_seed(generator_for(config.seed, DROPOUT, step, *rank).initial_seed())
         generator = generator_for(config.seed, NOISE, step, *rank)
         for group in optimizer.param_groups:
@@ -160,7 +161,7 @@ def evaluate(model: MiDi, molecules: MoleculeSet, config: TrainConfig) -> dict[s
     sums, total = np.zeros(5), 0
     for number, start in enumerate(range(0, len(order), config.batch_size)):
         chosen = order[start : start + config.batch_size]
-        batch = collate([molecules.graph(int(i)) for i in chosen]).to(model.device)
+        batch = molecules.batch(chosen).to(model.device)
         terms = model.loss(batch, generator_for(config.seed, VALIDATION, number))
         values = [float(v) for v in (terms.total(config.loss), *terms)]
         sums += len(chosen) * np.array(values)
@@ -190,6 +191,7 @@ def _prepared(config: TrainConfig, where: LaunchConfig, run: Run) -> MoleculeSet
         max_atoms=config.max_atoms,
         max_molecules=config.max_molecules,
         seed=config.seed,
+        kekulize=config.model.kekulized,
         jobs=where.jobs,
         quiet=where.quiet,
     )
@@ -200,19 +202,24 @@ def _prepared(config: TrainConfig, where: LaunchConfig, run: Run) -> MoleculeSet
 
 
 def _batch(molecules: MoleculeSet, config: TrainConfig, step: int) -> np.ndarray:
-    """Indices of an update's molecules, all of one size: each once an epoch."""
-    batches = int(np.ceil(np.bincount(molecules.sizes) / config.batch_size).sum())
-    epoch, number = divmod(step, batches)
+    """Indices of a step's molecules, of one size or nearly: each once an epoch."""
+    epoch, number = divmod(step, len(_epoch(molecules, config.batch_size, config.seed, 0)))
     return _epoch(molecules, config.batch_size, config.seed, epoch)[number]
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=2)
 def _epoch(molecules: MoleculeSet, batch: int, seed: int, epoch: int) -> list[np.ndarray]:
     rng = np.random.default_rng([seed, ORDER, epoch])
     shuffled = rng.permutation(len(molecules))
-    found = []
+    found, few = [], np.empty(0, dtype=np.int64)
     for size in np.unique(molecules.sizes):
-        some = shuffled[molecules.sizes[shuffled] == size]
-        # Parts as even as can be: an update of one molecule left over would count as much as a full one.
-        found += np.array_split(some, -(-len(some) // batch))
+        some = np.concatenate((few, shuffled[molecules.sizes[shuffled] == size]))
+        few = np.empty(0, dtype=np.int64)
+        if 2 * len(some) < batch:
+            # Too few: padded, with those of the next size. A step of its own would count as much as a full one.
+            few = some
+        else:
+            found += np.array_split(some, -(-len(some) // batch))
+    if len(few):
+        found.append(few)
     return [found[i] for i in rng.permutation(len(found))]

@@ -10,6 +10,7 @@ import torch
 from rdkit import Chem
 
 from molfeat_diffusion.data.molecules import (
+    BOND_INDEX,
     VOCABULARIES,
     MoleculeError,
     collate,
@@ -97,3 +98,18 @@ def test_flat_empty_broken_and_large_molecules_are_refused(conformer: Conformer)
 def test_a_refusal_crosses_a_process_boundary() -> None:
     error = pickle.loads(pickle.dumps(MoleculeError("parse", "no")))
     assert (error.stage, error.reason) == ("parse", "no")
+
+
+def test_kekule_forms_say_what_an_aromatic_ring_without_hydrogens_does_not(
+    conformer: Callable[[str], Chem.Mol],
+) -> None:
+    """Pyrrole: which nitrogen has a hydrogen is lost with the hydrogens, unless bonds are kekulized."""
+    words = VOCABULARIES["qm9_no_h"]
+    valid = []
+    for kekulize in (False, True):
+        graph = graph_from_mol(conformer("c1cc[nH]c1"), words, kekulize=kekulize)
+        found = mols_from_dense(collate([graph]), words)[0]
+        valid.append(Chem.SanitizeMol(found, catchErrors=True) == Chem.SANITIZE_NONE)
+        kinds = set(graph.edge_attr.tolist())
+        assert (BOND_INDEX[Chem.BondType.AROMATIC] in kinds) is not kekulize
+    assert valid == [False, True]

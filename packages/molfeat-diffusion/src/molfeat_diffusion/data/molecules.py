@@ -210,9 +210,9 @@ def graph_from_mol(
         MoleculeError: no atoms or no 3D structure; an element, charge or bond outside the vocabulary; no
             Kekule form; more than `max_atoms` atoms.
     """
-    if kekulize:
-        mol = _kekulized(mol)
     mol = with_hydrogens_of(mol, vocabulary)
+    if kekulize:  # after: taking hydrogens off perceives aromatic bonds again
+        mol = _kekulized(mol)
     if not has_structure(mol):
         raise MoleculeError("conformer", "the molecule has no 3D structure")
     if max_atoms is not None and mol.GetNumAtoms() > max_atoms:

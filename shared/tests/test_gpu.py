@@ -27,7 +27,8 @@ def test_streams_are_the_cpus(cuda: torch.device) -> None:
         streams = sampler.sample(6, torch.Generator().manual_seed(0))
         found[device] = {name: value.cpu() for name, value in vars(streams).items()}
     for name, value in found["cpu"].items():
-        assert torch.equal(value, found[cuda.type][name]), name
+        # Pixels are divided by 255, which the card rounds its own way.
+        assert torch.allclose(value, found[cuda.type][name], rtol=0, atol=1e-6), name
 
 
 @pytest.mark.gpu

@@ -29,7 +29,8 @@ def test_training_step_is_the_cpus(
         batch = images.to(device).contiguous(memory_format=torch.channels_last)
         return module(batch, labels.to(device))
 
-    assert_same_step(objective, cuda, loss)
+    # Sums of another order move a few inputs of ReLUs over zero.
+    assert_same_step(objective, cuda, loss, gradient_tolerance=1e-2)
 
 
 @pytest.mark.gpu

@@ -43,7 +43,7 @@ _TERMS = ("loss", *(f"loss_{name}" for name in LossTerms._fields))
 class Objective(nn.Module):
     """The weighted loss, and its terms."""
 
-    def __init__(self, model: MiDi, weights: LossConfig, distortion: float) -> None:
+    def __init__(self, model: MiDi, weights: LossConfig, distortion: float = 0.0) -> None:
         super().__init__()
         self.model = model
         self.weights = weights

@@ -229,3 +229,74 @@ def test_one_molecule_is_memorised(small: ModelConfig, molecules: Molecules) -> 
         loss.backward()
         optimizer.step()
     assert wrong() == 0
+
+
+@pytest.fixture
+def conditioned(small: ModelConfig, model: MiDi) -> MiDi:
+    """A model with self-conditioning."""
+    torch.manual_seed(0)
+    config = replace(small, network=replace(small.network, self_conditioning=True, dropout=0.0))
+    return MiDi(config, marginals=model.marginals, sizes=model.sizes).double()
+
+
+def test_self_conditioning_reads_the_last_prediction_and_stays_equivariant(
+    conditioned: MiDi, molecules: Molecules
+) -> None:
+    noisy, t = molecules(5, 3), torch.tensor([7, 7])
+    last = conditioned.predict(noisy, t)
+    found = conditioned.predict(noisy, t, last)
+    assert not torch.allclose(found.bonds, last.bonds)
+    turn = torch.linalg.qr(torch.randn(3, 3, dtype=torch.float64))[0]
+    turned = conditioned.predict(
+        noisy._replace(positions=noisy.positions @ turn),
+        t,
+        last._replace(positions=last.positions @ turn),
+    )
+    assert torch.allclose(turned.bonds, found.bonds, atol=1e-9)
+    assert torch.allclose(turned.positions, found.positions @ turn, atol=1e-9)
+
+
+def test_no_gradient_flows_through_the_last_prediction(
+    conditioned: MiDi, molecules: Molecules, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    predict = conditioned.predict
+
+    def watched(noisy: DenseMolecules, t: Tensor, last: Prediction | None = None) -> Prediction:
+        seen.append(last)
+        return predict(noisy, t, last)
+
+    monkeypatch.setattr(conditioned, "predict", watched)
+    for seed in range(12):
+        conditioned.loss(molecules(4), torch.Generator().manual_seed(seed))
+    given = [last for last in seen if last is not None]
+    # Of 12 batches about half; each of these predicts twice.
+    assert 2 <= len(given) <= 10
+    assert len(seen) == 12 + len(given)
+    assert not any(last.positions.requires_grad for last in given)
+
+
+def test_distortion_moves_some_molecules_of_the_last_half_and_keeps_their_centres(
+    model: MiDi, molecules: Molecules
+) -> None:
+    noisy, t = molecules(*[5] * 400), torch.tensor([3, 18] * 200)
+    found = model._distorted(noisy, t, 0.5, torch.Generator().manual_seed(0))
+    moved = (found.positions - noisy.positions).abs().amax((1, 2)) > 1e-6
+    assert not moved[1::2].any()
+    assert float(moved[::2].double().mean()) == pytest.approx(0.2, abs=0.08)
+    assert found.positions.sum(1).abs().max() < 1e-9
+    spread = (found.positions - noisy.positions)[moved].std()
+    assert float(spread) == pytest.approx(0.5 * 0.8**0.5, rel=0.1)
+
+
+def test_low_temperature_takes_the_likeliest_class(model: MiDi, molecules: Molecules) -> None:
+    """One step from T to 0: at temperature 1 classes are drawn, near 0 they are the network's first choice."""
+    noisy = molecules(*[6] * 30)
+    s, t = torch.zeros(30, dtype=torch.long), torch.full((30,), model.timesteps)
+    prediction = model.predict(noisy, t)
+    drawn = Randomness.draw(30, 6, torch.Generator().manual_seed(0))
+    agree = []
+    for temperature in (1.0, 0.01):
+        found = model.reverse_step(noisy, prediction, s, t, drawn, temperature=temperature)
+        agree.append(float((found.atoms == prediction.atoms.argmax(-1)).double().mean()))
+    assert agree[0] < 0.9 < agree[1]

@@ -12,7 +12,7 @@ import torch
 from rdkit import Chem
 
 from molfeat_diffusion.config import LaunchConfig, ModelConfig, TrainConfig
-from molfeat_diffusion.data.molecules import VOCABULARIES, graph_from_mol
+from molfeat_diffusion.data.molecules import VOCABULARIES, collate, graph_from_mol
 from molfeat_diffusion.data.sets import connectivities, load_molecules, load_packed, pack
 from molfeat_diffusion.export import export_run
 from molfeat_diffusion.pretrained import load_model
@@ -47,6 +47,35 @@ def config(small: ModelConfig, packed: Path) -> TrainConfig:
         checkpoint_every=2,
         log_every=3,
     )
+
+
+def test_a_batch_is_what_its_graphs_collate_to(packed: Path) -> None:
+    molecules = load_packed(packed, VOCABULARIES["qm9"])
+    for indices in ([3], [0, 6, 2], list(range(len(molecules)))):
+        expected = collate([molecules.graph(i) for i in indices])
+        for name, value in molecules.batch(indices)._asdict().items():
+            assert torch.equal(value, getattr(expected, name)), name
+
+
+def test_sizes_of_few_molecules_share_a_batch(packed: Path) -> None:
+    """A step of its own would weigh a lone molecule as much as a full batch; each still comes once an epoch."""
+    few = load_packed(packed, VOCABULARIES["qm9"])
+    molecules = few.subset([0] * 40 + [1, 2])
+    batches = training._epoch(molecules, 16, 0, 0)
+    assert sorted(np.concatenate(batches).tolist()) == list(range(42))
+    assert min(map(len, batches)) >= 8
+
+
+def test_aromatic_bonds_are_refused_where_the_model_has_none(
+    conformer: Conformer, tmp_path: Path
+) -> None:
+    words = VOCABULARIES["qm9"]
+    path = tmp_path / "pyrrole.npz"
+    pack([graph_from_mol(conformer("c1cc[nH]c1"), words)] * 3, words).save(path)
+    options = {"data_root": None, "max_atoms": 20, "quiet": True}
+    assert len(load_molecules([str(path)], words, **options)[0]) == 3  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"aromatic bonds.*kekulize"):
+        load_molecules([str(path)], words, kekulize=True, **options)  # type: ignore[arg-type]
 
 
 def start(config: TrainConfig, out: Path, *, resume: bool = False) -> Run:

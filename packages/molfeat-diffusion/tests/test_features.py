@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
@@ -164,6 +165,24 @@ def test_the_cache_gives_the_same_and_knows_its_options(
     monkeypatch.undo()
     with pytest.raises(UserError, match="not usable as a cache"):
         featurizer(model, cache=tmp_path / "other").transform(GOOD)
+
+
+@pytest.mark.parametrize(
+    ("statement", "message"),
+    [
+        ("UPDATE features SET value = x'00112233'", "does not hold .* numbers"),
+        ("ALTER TABLE features RENAME COLUMN value TO kept", "not usable as a cache"),
+    ],
+)
+def test_a_damaged_cache_is_one_line(
+    model: MiDi, tmp_path: Path, statement: str, message: str
+) -> None:
+    path = tmp_path / "cache.db"
+    featurizer(model, cache=path).transform(GOOD)
+    with sqlite3.connect(path) as connection:
+        connection.execute(statement)
+    with pytest.raises(UserError, match=message):
+        featurizer(model, cache=path).transform(GOOD)
 
 
 @pytest.mark.parametrize(

@@ -110,6 +110,29 @@ def test_a_killed_run_resumes_to_the_same_bytes(
     assert record["trained"]["molecules"] == 5
 
 
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("atoms", lambda value: value[:-1]),
+        ("charges", lambda value: value + 9),
+        ("positions", lambda value: value[:, :2]),
+        ("positions", lambda value: value * np.inf),
+        ("bond_counts", lambda value: value[:-1]),
+        ("bonds", lambda value: value + 3),
+        ("sizes", lambda value: value[:, None]),
+    ],
+)
+def test_packed_arrays_that_do_not_fit_are_refused(
+    packed: Path, name: str, change: Callable[[np.ndarray], np.ndarray]
+) -> None:
+    with np.load(packed) as arrays:
+        held = dict(arrays)
+    held[name] = change(held[name])
+    np.savez(packed, **held)
+    with pytest.raises(UserError, match=r"few\.npz: not a file of packed molecules"):
+        load_packed(packed, VOCABULARIES["qm9"])
+
+
 def test_marginals_and_sizes_are_counted(packed: Path) -> None:
     words = VOCABULARIES["qm9"]
     molecules = load_packed(packed, words)

@@ -22,7 +22,6 @@ from molfeat_diffusion.data.conformers import embed, parse
 from molfeat_diffusion.data.molecules import (
     BOND_INDEX,
     BOND_TYPES,
-    VOCABULARIES,
     DenseMolecules,
     Marginals,
     MoleculeError,
@@ -157,12 +156,37 @@ def load_packed(path: Path, vocabulary: Vocabulary) -> MoleculeSet:
             held = {name: arrays[name] for name in arrays.files}
         name = str(held.pop("vocabulary"))
         if name == vocabulary.name:
-            return MoleculeSet(vocabulary=VOCABULARIES[name], **held)
+            _check_arrays(held, vocabulary)
+            return MoleculeSet(vocabulary=vocabulary, **held)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except Exception as error:  # zipfile's, numpy's, or a key that is not there
         raise UserError(f"{path}: not a file of packed molecules ({error})") from None
     raise UserError(f"{path}: its molecules are packed for {name}, the model has {vocabulary.name}")
+
+
+def _check_arrays(held: dict[str, np.ndarray], vocabulary: Vocabulary) -> None:
+    """Raise a ValueError where arrays do not fit each other or the vocabulary."""
+    atoms, bonds = int(held["sizes"].sum()), int(held["bond_counts"].sum())
+    shapes = {
+        "bond_counts": held["sizes"].shape,
+        "atoms": (atoms,),
+        "charges": (atoms,),
+        "positions": (atoms, 3),
+        "bonds": (bonds, 3),
+    }
+    for name, shape in shapes.items():
+        if held[name].shape != shape:
+            raise ValueError(f"{name} has shape {held[name].shape}, the others ask for {shape}")
+    classes = {"atoms": len(vocabulary.elements), "charges": len(vocabulary.charges)}
+    for name, count in classes.items():
+        if (held[name] >= count).any():
+            raise ValueError(f"{name} has a class that {vocabulary.name} lacks")
+    ends = np.repeat(held["sizes"], held["bond_counts"])[:, None]
+    if (held["bonds"][:, :2] >= ends).any() or (held["bonds"][:, 2] >= len(BOND_TYPES)).any():
+        raise ValueError("bonds names an atom or a type that is not there")
+    if not np.isfinite(held["positions"]).all() or (held["sizes"] < 1).any():
+        raise ValueError("a position is not finite, or a molecule has no atom")
 
 
 def pack(graphs: Any, vocabulary: Vocabulary) -> MoleculeSet:

@@ -21,11 +21,18 @@ def digest_of(model: nn.Module) -> str:
 
 
 class FeatureCache:
-    """Features by key in an SQLite file; with no file, nothing is kept."""
+    """Features by key in an SQLite file; with no file, nothing is kept.
 
-    def __init__(self, path: str | Path | None, prefix: str) -> None:
+    Args:
+        path: the file; None: none.
+        prefix: what all keys depend on: model and options.
+        width: numbers of a row of features.
+    """
+
+    def __init__(self, path: str | Path | None, prefix: str, *, width: int) -> None:
         self.path = path
         self.prefix = prefix
+        self.width = width
         self.connection: sqlite3.Connection | None = None
 
     def __enter__(self) -> FeatureCache:
@@ -47,15 +54,27 @@ class FeatureCache:
     def get(self, key: str) -> np.ndarray | None:
         if self.connection is None:
             return None
-        found = self.connection.execute(
-            "SELECT value FROM features WHERE key = ?", (self._key(key),)
-        ).fetchone()
-        return None if found is None else np.frombuffer(found[0], dtype=np.float32)
+        found = self._execute("SELECT value FROM features WHERE key = ?", (self._key(key),))
+        row = found.fetchone()
+        if row is None:
+            return None
+        if not isinstance(row[0], bytes) or len(row[0]) != 4 * self.width:
+            raise UserError(
+                f"{self.path}: a row of this cache does not hold {self.width} numbers: it is damaged; use another file"
+            )
+        return np.frombuffer(row[0], dtype=np.float32)
 
     def put(self, key: str, value: np.ndarray) -> None:
         if self.connection is not None:
             row = (self._key(key), value.tobytes())
-            self.connection.execute("INSERT OR REPLACE INTO features VALUES (?, ?)", row)
+            self._execute("INSERT OR REPLACE INTO features VALUES (?, ?)", row)
+
+    def _execute(self, statement: str, values: tuple[bytes, ...]) -> sqlite3.Cursor:
+        assert self.connection is not None
+        try:
+            return self.connection.execute(statement, values)
+        except sqlite3.Error as error:
+            raise UserError(f"{self.path}: not usable as a cache ({error})") from None
 
     def _key(self, key: str) -> bytes:
         return hashlib.sha256(f"{self.prefix}\x1f{key}".encode()).digest()

@@ -171,7 +171,8 @@ class MiDiFeaturizer(TransformerMixin, BaseEstimator):
         names = row_names(ids, len(sources))
         rows: list[Any] = [None] * len(sources)
         report: list[Failure] = []
-        with FeatureCache(None if return_atoms else self.cache, self._cache_prefix()) as cache:
+        path = None if return_atoms else self.cache
+        with FeatureCache(path, self._cache_prefix(), width=self.n_features) as cache:
             wanted = self._parsed(sources, names, model.vocabulary, report)
             todo: dict[str, list[int]] = {}
             for index, (_, key) in wanted.items():

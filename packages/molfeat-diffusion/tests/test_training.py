@@ -12,8 +12,9 @@ import torch
 from rdkit import Chem
 
 from molfeat_diffusion.config import LaunchConfig, ModelConfig, TrainConfig
+from molfeat_diffusion.data.exclusion import connectivities
 from molfeat_diffusion.data.molecules import VOCABULARIES, collate, graph_from_mol
-from molfeat_diffusion.data.sets import connectivities, load_molecules, load_packed, pack
+from molfeat_diffusion.data.sets import load_molecules, load_packed, pack
 from molfeat_diffusion.export import export_run
 from molfeat_diffusion.pretrained import load_model
 from molfeat_diffusion.training import diffusion as training

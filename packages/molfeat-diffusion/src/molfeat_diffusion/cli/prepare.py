@@ -51,8 +51,9 @@ class Prepare:
         if self.out.suffix != ".npz" or not self.out.parent.is_dir():
             raise UserError(f"{self.out}: give a .npz file in a folder that exists")
 
+        from molfeat_diffusion.data.exclusion import connectivities
         from molfeat_diffusion.data.molecules import VOCABULARIES
-        from molfeat_diffusion.data.sets import connectivities, load_molecules
+        from molfeat_diffusion.data.sets import load_molecules
         from priors_shared.datasets.base import resolve_data_root
         from priors_shared.files import write_atomically
 

@@ -13,12 +13,13 @@ import numpy as np
 import torch
 from jaxtyping import Int
 from joblib import Parallel, delayed
-from rdkit import Chem, rdBase
+from rdkit import Chem
 from torch import Tensor
 from torch_geometric.data import Data
 
 from molfeat_diffusion.config import ConformerConfig
 from molfeat_diffusion.data.conformers import embed, parse
+from molfeat_diffusion.data.exclusion import connectivity
 from molfeat_diffusion.data.molecules import (
     BOND_INDEX,
     BOND_TYPES,
@@ -300,51 +301,6 @@ def load_mols(
     )
     graphs = (known.graph(i) for i in range(len(known)))
     return [mols_from_dense(collate([graph]), vocabulary)[0] for graph in graphs]
-
-
-def connectivity(source: Any, max_heavy_atoms: int | None = None) -> str | None:
-    """First block of the InChIKey of a molecule's largest fragment; None: it has none, or is too large.
-
-    Equal for stereoisomers, protonation states, isotopes and salts of one molecule.
-    """
-    with rdBase.BlockLogs():
-        try:
-            mol = source() if callable(source) else source
-            mol = Chem.MolFromSmiles(mol) if isinstance(mol, str) else mol
-            parts = Chem.GetMolFrags(mol, asMols=True)
-            largest = max(parts, key=lambda m: (m.GetNumHeavyAtoms(), m.GetNumAtoms()))
-            if max_heavy_atoms is not None and largest.GetNumHeavyAtoms() > max_heavy_atoms:
-                return None
-            return Chem.MolToInchiKey(largest)[:14] or None
-        except Exception:  # RDKit's own, of many kinds; such a molecule is not used for anything
-            return None
-
-
-def connectivities(
-    sources: Sequence[str],
-    *,
-    data_root: Path | None,
-    max_heavy_atoms: int | None = None,
-    jobs: int = 1,
-    quiet: bool = False,
-) -> set[str]:
-    """What `load_molecules` excludes: connectivities of the molecules of files, up to a size.
-
-    Raises:
-        UserError: a source that is not there or unreadable.
-    """
-    items = [item for source in sources for item in read_source(source, data_root)]
-    parts = [items[i : i + 1000] for i in range(0, len(items), 1000)]
-    found: set[str] = set()
-    results = Parallel(n_jobs=jobs, return_as="generator_unordered")(
-        delayed(lambda part: {connectivity(item, max_heavy_atoms) for item in part})(part)
-        for part in parts
-    )
-    with Progress(len(parts), "exclude", quiet=quiet) as progress:
-        for keys in results:
-            found |= keys
-            progress.advance()
-    return found - {None}
 
 
 def _graph(

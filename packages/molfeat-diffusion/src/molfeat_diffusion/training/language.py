@@ -16,7 +16,7 @@ from joblib import Parallel, delayed
 from torch import Tensor, nn
 
 from molfeat_diffusion.config import LanguageConfig, LaunchConfig
-from molfeat_diffusion.data.sets import connectivities, connectivity
+from molfeat_diffusion.data.exclusion import connectivities, connectivity
 from molfeat_diffusion.data.sources import read_smiles_source
 from molfeat_diffusion.featurizers.smiles import build_tokenizer, padded
 from priors_shared.datasets.base import resolve_data_root

@@ -238,3 +238,11 @@ def test_the_shipped_cpm_tells_images_of_no_known_class(glyphs: list[Tensor]) ->
         for answer in classifier.predict(images[3:6]):
             assert (answer.label is None) == (answer.unknown > threshold)
             assert answer.nearest in range(5)
+
+
+@pytest.mark.parametrize("name", [n for n in CONFIGS if n not in ANY_WAYS])
+def test_a_network_with_weights_for_each_slot_gets_no_more_of_them(name: str) -> None:
+    model = build_model(CONFIGS[name])
+    assert model.state_for(2, 4).keys() == model.initial_state(2).keys()
+    with pytest.raises(UserError, match="ways 5: the learner was trained for 4"):
+        model.state_for(2, 5)

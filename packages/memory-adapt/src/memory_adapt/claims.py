@@ -146,7 +146,10 @@ _DELAYED = tuple(
 def _photos() -> Iterator[Claim]:
     """CPM, the shipped `photos-cpu`, against a linear projection of the same encoder's features, learned alike."""
     for name in ("CIFAR-FS", "FC100", "Tiny-ImageNet", "PACS"):
-        for score, said in (("1-shot", "at 1 shot"), ("1 shot or more", "over the whole stream")):
+        for key, score, said in (
+            ("1-shot", "1-shot", "at 1 shot"),
+            ("stream", "1 shot or more", "over the whole stream"),
+        ):
             cpm, projected = (
                 (
                     "rows",
@@ -157,7 +160,7 @@ def _photos() -> Iterator[Claim]:
                 for learner in ("CPM", "projected")
             )
             yield Claim(
-                id=f"2.5-photos-{name.lower()}-{score.split('-')[0].replace(' ', '-')}",
+                id=f"2.5-photos-{name.lower()}-{key}",
                 section="ours, photos",
                 statement=f"CPM beats projected centroids of the same frozen encoder on {name} {said}",
                 source="ours",

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from memory_adapt.config import ModelConfig
+from priors_shared.errors import UserError
 
 State = dict[str, Tensor]
 """Everything a learner remembers of a stream: a flat dictionary of tensors, batch first."""
@@ -40,8 +41,22 @@ class OnlineClassifier(nn.Module, ABC):
         """The state before the first image, on the parameters' device."""
 
     def with_slots(self, state: State, slots: int) -> State:
-        """The state with so many label slots at least: new ones are empty."""
-        raise NotImplementedError(f"{type(self).__name__} has weights for each label slot")
+        """The state with so many label slots at least: new ones are empty.
+
+        Padded to twice the slots at once, as classes may come one by one.
+
+        Raises:
+            UserError: the learner has weights for each label slot (`by_slot` is empty).
+        """
+        if not self.by_slot:
+            raise UserError(f"ways {slots}: the learner was trained for {self.config.ways}")
+        wider = dict(state)
+        for name, value in state.items():
+            has = value.shape[1] if value.ndim > 1 else 0
+            if name.rpartition(".")[2] in self.by_slot and has < slots:
+                empty = value.new_zeros(len(value), max(slots, 2 * has) - has, *value.shape[2:])
+                wider[name] = torch.cat([value, empty], 1)
+        return wider
 
     def state_for(self, batch: int, ways: int) -> State:
         """The state before the first image of streams of so many classes."""

@@ -37,16 +37,6 @@ class PrototypeLearner(OnlineClassifier):
     must_know_delay = True
     by_slot = frozenset({"prototypes", "counts", "sums", "weights"})
 
-    def with_slots(self, state: State, slots: int) -> State:
-        """See the base class; padded to twice the slots at once, as classes may come one by one."""
-        wider = dict(state)
-        for name, value in state.items():
-            has = value.shape[1] if value.ndim > 1 else 0
-            if name.rpartition(".")[2] in self.by_slot and has < slots:
-                empty = value.new_zeros(len(value), max(slots, 2 * has) - has, *value.shape[2:])
-                wider[name] = torch.cat([value, empty], 1)
-        return wider
-
     @abstractmethod
     def scores(
         self,

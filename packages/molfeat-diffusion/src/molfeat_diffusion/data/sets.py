@@ -27,7 +27,6 @@ from molfeat_diffusion.data.molecules import (
     Marginals,
     MoleculeError,
     Vocabulary,
-    collate,
     graph_from_mol,
     mols_from_dense,
 )
@@ -299,8 +298,7 @@ def load_mols(
     known, _ = load_molecules(
         sources, vocabulary, data_root=data_root, max_atoms=10_000, quiet=quiet
     )
-    graphs = (known.graph(i) for i in range(len(known)))
-    return [mols_from_dense(collate([graph]), vocabulary)[0] for graph in graphs]
+    return [mols_from_dense(known.batch([i]), vocabulary)[0] for i in range(len(known))]
 
 
 def _graph(
